@@ -1,0 +1,3 @@
+// The ABI of cpu.wasm: one function per backend operation. An export list and nothing else.
+
+export { alloc, mark, release, used } from "../memory";

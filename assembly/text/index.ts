@@ -1,0 +1,3 @@
+// The ABI of text.wasm: tokenizer, sampler, cache bookkeeping. An export list and nothing else.
+
+export { alloc, mark, release, used } from "../memory";

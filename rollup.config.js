@@ -1,0 +1,27 @@
+// One ESM bundle with WASM inlined, its types, and the command-line program beside it.
+
+import resolve from "@rollup/plugin-node-resolve";
+import dts from "rollup-plugin-dts";
+import esbuild from "rollup-plugin-esbuild";
+
+const code = [resolve(), esbuild({ target: "es2022", minify: true })];
+
+export default [
+  {
+    input: "src/index.ts",
+    output: { file: "dist/furcate.js", format: "es" },
+    external: [/^node:/],
+    plugins: code,
+  },
+  {
+    input: "src/cli.ts",
+    output: { file: "dist/cli.js", format: "es", banner: "#!/usr/bin/env node", paths: { furcate: "./furcate.js" } },
+    external: ["furcate", /^node:/],
+    plugins: [esbuild({ target: "es2022" })],
+  },
+  {
+    input: "src/index.ts",
+    output: { file: "dist/furcate.d.ts", format: "es" },
+    plugins: [dts()],
+  },
+];

@@ -1,0 +1,32 @@
+// The one error class that furcate raises on purpose. Knows only the codes; messages say what, got and expected.
+
+/**
+ * - `format`: a file or its contents are broken - `unsupported`: sound, but not computed here - `memory`: would not fit
+ * - `context-length`: more tokens than the context holds - `option`: an argument is wrong - `network`: bytes did not arrive
+ * - `device-lost`: the GPU went away - `disposed`: used after dispose - `internal`: a defect of furcate
+ */
+export type ErrorCode =
+  | "format"
+  | "unsupported"
+  | "memory"
+  | "context-length"
+  | "option"
+  | "network"
+  | "device-lost"
+  | "disposed"
+  | "internal";
+
+/** Every error that furcate raises on purpose: `code` to branch on; the message says what, got and expected. */
+export class FurcateError extends Error {
+  override readonly name = "FurcateError";
+  readonly code: ErrorCode;
+  constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+/** Shorthand for `throw new FurcateError`, usable as an expression. */
+export function fail(code: ErrorCode, message: string, options?: ErrorOptions): never {
+  throw new FurcateError(code, message, options);
+}

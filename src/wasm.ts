@@ -1,0 +1,67 @@
+// Instantiates text.wasm and cpu.wasm, from the inlined bytes or from given modules; fresh typed views over their memories.
+// The only file that names WebAssembly. Knows nothing of what the modules compute.
+
+import { instantiate as instantiateCpu } from "../build/cpu.js";
+import * as inlined from "../build/modules.js";
+import { instantiate as instantiateText } from "../build/text.js";
+import { fail } from "./errors.ts";
+
+export type TextModule = Awaited<ReturnType<typeof instantiateText>>;
+export type CpuModule = Awaited<ReturnType<typeof instantiateCpu>>;
+
+/** Compiled modules, for runtimes that refuse to compile bytes (edge workers). */
+export interface CompiledModules {
+  text: WebAssembly.Module;
+  cpu: WebAssembly.Module;
+}
+
+/** A new instance of text.wasm with a memory of its own. */
+export async function newTextModule(compiled?: CompiledModules): Promise<TextModule> {
+  return instantiateText(compiled?.text ?? (await compile("text")), {});
+}
+
+/** A new instance of cpu.wasm with a memory of its own. */
+export async function newCpuModule(compiled?: CompiledModules): Promise<CpuModule> {
+  return instantiateCpu(compiled?.cpu ?? (await compile("cpu")), {});
+}
+
+const compiling = new Map<keyof CompiledModules, Promise<WebAssembly.Module>>();
+
+/** Compiles an inlined module, once for all instances. */
+function compile(name: keyof CompiledModules): Promise<WebAssembly.Module> {
+  let module = compiling.get(name);
+  if (!module) {
+    module = unpack(inlined[name]).then((bytes) => WebAssembly.compile(bytes));
+    module.catch(() => compiling.delete(name));
+    compiling.set(name, module);
+  }
+  return module;
+}
+
+async function unpack(base64: string): Promise<ArrayBuffer> {
+  const deflated = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  return new Response(new Blob([deflated]).stream().pipeThrough(new DecompressionStream("deflate-raw"))).arrayBuffer();
+}
+
+/** What both modules have: a memory and its arena. */
+interface Arena {
+  readonly memory: WebAssembly.Memory;
+  alloc(bytes: number): number;
+  mark(): number;
+  release(at: number): void;
+}
+
+/** `bytes` bytes of the module's memory for good; a typed error where the memory cannot grow that far. */
+export function allocate(module: Arena, bytes: number, what: string): number {
+  const at = bytes <= 0xffff_ffff ? module.alloc(bytes) : 0;
+  if (at === 0)
+    fail("memory", `${what}: ${bytes.toLocaleString("en")} bytes do not fit in WebAssembly memory (4 GiB in all)`);
+  return at;
+}
+
+// Views are made at use and never kept: growing the memory detaches them.
+export const u8 = (module: Arena, at: number, length: number) => new Uint8Array(module.memory.buffer, at, length);
+export const u32 = (module: Arena, at: number, length: number) => new Uint32Array(module.memory.buffer, at, length);
+export const i32 = (module: Arena, at: number, length: number) => new Int32Array(module.memory.buffer, at, length);
+export const f32 = (module: Arena, at: number, length: number) => new Float32Array(module.memory.buffer, at, length);
+export const f64 = (module: Arena, at: number, length: number) => new Float64Array(module.memory.buffer, at, length);
