@@ -1,3 +1,18 @@
 // The ABI of cpu.wasm: one function per backend operation. An export list and nothing else.
 
 export { alloc, mark, release, used } from "../memory";
+export {
+  attendContext,
+  attendDecode,
+  attendOnePart,
+  attendPrefill,
+  attendScratchBytes,
+  BLOCK,
+  kvLayerBytes,
+} from "./attention";
+export { linear, linearScratchBytes } from "./linear";
+export { swiglu } from "./mlp";
+export { rmsNorm } from "./norm";
+export { embed, embedScratchBytes, packPanel, panelBytes, rowBytes } from "./quant";
+export { ropeAppend } from "./rope";
+export { mergeStates } from "./state";
