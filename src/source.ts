@@ -1,0 +1,550 @@
+// Where bytes come from: a URL (HTTP Range where the server has it), a Blob or File, bytes, or in Node and Deno a path.
+// Knows sizes, requests and broken connections; knows nothing of what the bytes mean.
+// Few requests: the first one brings the size and the head of the file; `stream` is one more for everything behind it.
+// Nothing is held twice: given bytes are read in place, the rest passes through in chunks as fast as the reader takes them.
+
+import type { Source } from "./api.ts";
+import { FurcateError, fail } from "./errors.ts";
+
+/** A file's bytes. Every error is a FurcateError, except that an aborted call rejects with `signal.reason`. */
+export interface ByteSource {
+  /** For messages: the URL without its query, the path, or what kind of bytes. */
+  readonly name: string;
+  /** Bytes; Infinity while a server has not told it. */
+  readonly size: number;
+  /** Bytes offset … offset + length, valid for good; fewer only where a source of untold size ends (then `size` is known). */
+  read(offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array>;
+  /** The same bytes in order, in chunks of any size; each chunk is valid until the next is asked for. Ends early only by an error. */
+  stream(offset: number, length: number, signal?: AbortSignal): AsyncGenerator<Uint8Array, void, undefined>;
+  /** Ends what is under way and frees handles. */
+  close(): void;
+}
+
+/** Opens a source: for a URL one request has been answered, for a path the file is open. */
+export async function openSource(source: Source, options: { signal?: AbortSignal } = {}): Promise<ByteSource> {
+  const { signal } = options;
+  signal?.throwIfAborted();
+  if (ArrayBuffer.isView(source))
+    return bytesSource(new Uint8Array(source.buffer, source.byteOffset, source.byteLength));
+  if (isArrayBuffer(source)) return bytesSource(new Uint8Array(source));
+  if (typeof Blob !== "undefined" && source instanceof Blob) return blobSource(source, nameOf(source));
+  if (typeof source !== "string" && !(source instanceof URL))
+    fail("option", `source: got ${describe(source)}; expected a URL, a path, a Blob, an ArrayBuffer or a Uint8Array`);
+
+  // Two letters at least: "C:\models" is a path.
+  const isPath = typeof source === "string" && !/^[a-z][a-z0-9+.-]+:/i.test(source);
+  if (isPath && hasFiles()) return openFile(source, source);
+  const url = parseUrl(source);
+  if (url.protocol === "file:") return openFile(url, url.href);
+  if (url.protocol === "http:" || url.protocol === "https:") return openHttp(url, signal);
+  if (url.protocol === "data:" || url.protocol === "blob:") {
+    const name = `${url.protocol} URL`;
+    const response = await arriving(() => fetch(url, { signal }), name, signal);
+    return blobSource(await arriving(() => response.blob(), name, signal), name);
+  }
+  return fail("option", `source: got the scheme "${url.protocol}"; expected http:, https:, file:, data: or blob:`);
+}
+
+/** The first request and the smallest that is worth one, bytes. */
+const HEAD_BYTES = 2 << 20;
+/** Bytes a chunk of a local file or Blob; two are under way at a time. */
+const CHUNK_BYTES = 4 << 20;
+/** Most bytes that are kept of a server's answer so that they can be read again without Range. */
+const KEPT_BYTES = 512 << 20;
+
+// ---------------------------------------------------------------------------------------------- bytes, Blob, path
+
+function bytesSource(bytes: Uint8Array): ByteSource {
+  const name = "the given bytes";
+  return {
+    name,
+    size: bytes.length,
+    async read(offset, length, signal) {
+      signal?.throwIfAborted();
+      checkRange(name, bytes.length, offset, length);
+      return bytes.subarray(offset, offset + length);
+    },
+    async *stream(offset, length, signal) {
+      checkRange(name, bytes.length, offset, length);
+      for (let at = offset; at < offset + length; at += CHUNK_BYTES) {
+        signal?.throwIfAborted();
+        yield bytes.subarray(at, Math.min(at + CHUNK_BYTES, offset + length));
+      }
+    },
+    close() {},
+  };
+}
+
+function blobSource(blob: Blob, name: string): ByteSource {
+  const read = async (offset: number, length: number, signal?: AbortSignal) => {
+    checkRange(name, blob.size, offset, length);
+    const bytes = await arriving(() => blob.slice(offset, offset + length).arrayBuffer(), name, signal);
+    if (bytes.byteLength !== length) changed(name, offset + length, offset + bytes.byteLength);
+    return new Uint8Array(bytes);
+  };
+  return {
+    name,
+    size: blob.size,
+    read,
+    stream: (offset, length, signal) => inChunks(offset, length, (at, count) => read(at, count, signal)),
+    close() {},
+  };
+}
+
+async function openFile(path: string | URL, name: string): Promise<ByteSource> {
+  // Not a literal: bundlers for pages and edge workers must not look for it.
+  const module = "node:fs/promises";
+  const files = (await import(/* @vite-ignore */ /* webpackIgnore: true */ module).catch((cause: unknown) =>
+    fail("option", `source: "${name}" is a path, and this runtime reads no files; expected a URL, a Blob or bytes`, {
+      cause,
+    }),
+  )) as typeof import("node:fs/promises");
+  const file = await files.open(path, "r").catch((cause: NodeJS.ErrnoException) => {
+    const why = cause.code === "ENOENT" ? "there is no such file" : cause.message;
+    return fail("option", `source: "${name}" cannot be opened: ${why}`, { cause });
+  });
+  let open = true;
+  const close = () => {
+    if (open) file.close().catch(() => {});
+    open = false;
+  };
+  try {
+    const stat = await file.stat();
+    if (!stat.isFile()) fail("option", `source: "${name}" is not a regular file`);
+    const size = stat.size;
+    const readInto = async (buffer: Uint8Array, offset: number, signal?: AbortSignal) => {
+      checkRange(name, size, offset, buffer.length);
+      for (let done = 0; done < buffer.length; ) {
+        const { bytesRead } = await arriving(
+          () => file.read(buffer, done, buffer.length - done, offset + done),
+          name,
+          signal,
+        );
+        if (bytesRead === 0) changed(name, size, offset + done);
+        done += bytesRead;
+      }
+      return buffer;
+    };
+    return {
+      name,
+      size,
+      read: (offset, length, signal) => {
+        checkRange(name, size, offset, length);
+        return readInto(new Uint8Array(length), offset, signal);
+      },
+      stream(offset, length, signal) {
+        // Two buffers in turn: one with the reader, one being filled.
+        let idle: Uint8Array[] = [];
+        return inChunks(
+          offset,
+          length,
+          (at, count) => {
+            const buffer = idle.pop() ?? new Uint8Array(Math.min(length, CHUNK_BYTES));
+            return readInto(buffer.length === count ? buffer : buffer.subarray(0, count), at, signal);
+          },
+          (done) => {
+            idle = [done];
+          },
+        );
+      },
+      close,
+    };
+  } catch (error) {
+    close();
+    throw error;
+  }
+}
+
+/** Reads one chunk ahead of the taker; `done` gets back each chunk that the taker has finished with. */
+async function* inChunks(
+  offset: number,
+  length: number,
+  read: (offset: number, length: number) => Promise<Uint8Array>,
+  done?: (chunk: Uint8Array) => void,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const end = offset + length;
+  const start = (at: number) => (at < end ? read(at, Math.min(CHUNK_BYTES, end - at)) : undefined);
+  let coming = start(offset);
+  try {
+    for (let at = offset; coming; ) {
+      const chunk = await coming;
+      at += chunk.length;
+      coming = start(at);
+      yield chunk;
+      done?.(chunk);
+    }
+  } finally {
+    // A taker that leaves early must not leave a rejection without a listener.
+    coming?.catch(() => {});
+  }
+}
+
+// ---------------------------------------------------------------------------------------------- http
+
+/** What a server said of the file; must stay the same from one answer to the next. */
+interface Identity {
+  size: number;
+  etag: string | null;
+  modified: string | null;
+}
+
+/** A body under way. `at`: the file's offset of its next byte; `end`: where it must end, Infinity if nobody said. */
+interface Body {
+  at: number;
+  end: number;
+  next(signal?: AbortSignal): Promise<Uint8Array | undefined>;
+  cancel(): void;
+}
+
+async function openHttp(url: URL, openSignal?: AbortSignal): Promise<ByteSource> {
+  const name = `${url.origin}${url.pathname}`;
+  let identity: Identity | undefined;
+  /** The file's first bytes, kept until a stream has passed them: head.subarray(0, headLength). */
+  let head: Uint8Array = new Uint8Array(0);
+  let headLength = 0;
+  /** The body that goes on where the head ends; a server without Range has just this one. */
+  let following: Body | undefined;
+  const live = new Set<Body>();
+
+  /** Asks for bytes start … end, end exclusive. The body may begin earlier: at 0 where the server ignores Range. */
+  async function request(start: number, end: number, signal?: AbortSignal): Promise<Body> {
+    // No If-Range: it is not a simple header, so it would cost pages of other origins a preflight that many servers refuse.
+    // Comparing what each answer says of the file finds the same changes.
+    const controller = new AbortController();
+    const abort = () => controller.abort(signal?.reason);
+    signal?.addEventListener("abort", abort);
+    try {
+      const range = `bytes=${start}-${end === Infinity ? "" : end - 1}`;
+      const response = await arriving(
+        () => fetch(url, { headers: { Range: range }, signal: controller.signal }),
+        name,
+        signal,
+      );
+      let said: Identity;
+      let body: Body;
+      try {
+        ({ said, body } = bodyOf(response, start, end, controller));
+      } catch (error) {
+        controller.abort();
+        throw error;
+      }
+      if (response.status === 206 && said.size === Infinity && !identity) said.size = await sizeByHead(signal);
+      identity = checkIdentity(identity, said);
+      live.add(body);
+      return body;
+    } finally {
+      signal?.removeEventListener("abort", abort);
+    }
+  }
+
+  /** Reads the status line and headers of an answer to a Range request. */
+  function bodyOf(response: Response, start: number, end: number, controller: AbortController) {
+    const { status, headers } = response;
+    const said: Identity = { size: Infinity, etag: headers.get("etag"), modified: headers.get("last-modified") };
+    // Behind a content coding the length is that of the coded bytes, which nobody sees.
+    const coded = (headers.get("content-encoding") ?? "identity") !== "identity";
+    const length = coded ? undefined : wholeNumber(headers.get("content-length"));
+    let at = 0;
+    let stop = Infinity;
+    if (status === 206) {
+      const text = headers.get("content-range");
+      const match = /^bytes (\d+)-(\d+)\/(\d+|\*)$/i.exec(text?.trim() ?? "");
+      if (match) {
+        at = Number(match[1]);
+        stop = Number(match[2]) + 1;
+        if (match[3] !== "*") said.size = Number(match[3]);
+        else if (at === start && stop < end) said.size = stop;
+      } else if (text === null) {
+        // Not visible to pages of other origins unless the server exposes it: then the length alone must fit.
+        at = start;
+        stop = length === undefined ? end : start + length;
+      }
+      const wantedEnd = Math.min(end, said.size);
+      const fits =
+        at === start && (wantedEnd === Infinity || stop === wantedEnd || (stop < wantedEnd && text === null));
+      if ((!match && text !== null) || !fits || stop <= at)
+        fail(
+          "network",
+          `${name}: asked for bytes ${spell(start, end)}, got Content-Range "${text}"; expected those bytes`,
+        );
+      if (text === null && stop < end) said.size = stop;
+    } else if (status === 416) {
+      const total = /^bytes \*\/(\d+)$/i.exec(headers.get("content-range")?.trim() ?? "");
+      if (start > 0 || (total && Number(total[1]) > 0))
+        fail("network", `${name}: asked for bytes ${spell(start, end)}, the server has no such range (HTTP 416)`);
+      said.size = 0;
+      stop = 0;
+    } else if (status === 200) {
+      if (length !== undefined) {
+        said.size = length;
+        stop = length;
+      }
+    } else {
+      const hint = status === 401 || status === 403 ? " (is it a gated or private file?)" : "";
+      fail(
+        "network",
+        `${name}: got HTTP ${status} ${response.statusText}; expected 200 or 206${hint}`.replace("  ", " "),
+      );
+    }
+    return { said, body: newBody(status === 416 ? null : response.body, at, stop, controller) };
+  }
+
+  function newBody(
+    stream: ReadableStream<Uint8Array> | null,
+    at: number,
+    end: number,
+    controller: AbortController,
+  ): Body {
+    const reader = stream?.getReader();
+    const body: Body = {
+      at,
+      end,
+      async next(signal) {
+        const abort = () => controller.abort(signal?.reason);
+        signal?.addEventListener("abort", abort);
+        try {
+          const part =
+            reader &&
+            (await arriving(
+              () => reader.read(),
+              name,
+              signal,
+              () => `after ${spellBytes(body.at)}`,
+            ));
+          if (part?.value) {
+            body.at += part.value.length;
+            if (body.at > body.end)
+              fail("network", `${name}: got more than the ${spellBytes(body.end)} that the server announced`);
+            return part.value;
+          }
+          live.delete(body);
+          if (body.at < body.end && body.end !== Infinity)
+            fail(
+              "network",
+              `${name}: ended after ${spellBytes(body.at)}; expected ${body.end.toLocaleString("en")}: try again`,
+            );
+          return undefined;
+        } finally {
+          signal?.removeEventListener("abort", abort);
+        }
+      },
+      cancel() {
+        live.delete(body);
+        controller.abort();
+      },
+    };
+    return body;
+  }
+
+  /** A 206 whose Content-Range a page may not see: Content-Length of a HEAD is always visible. */
+  async function sizeByHead(signal?: AbortSignal): Promise<number> {
+    const response = await fetch(url, { method: "HEAD", signal }).catch(() => undefined);
+    signal?.throwIfAborted();
+    return (response?.ok && wholeNumber(response.headers.get("content-length"))) || Infinity;
+  }
+
+  function checkIdentity(before: Identity | undefined, now: Identity): Identity {
+    if (!before) return now;
+    const differs = (a: string | null, b: string | null) => a !== null && b !== null && a !== b;
+    if (before.size !== Infinity && now.size !== Infinity && before.size !== now.size)
+      fail(
+        "network",
+        `${name}: had ${spellBytes(before.size)}, now ${spellBytes(now.size)}: it changed on the server; load it again`,
+      );
+    if (differs(before.etag, now.etag) || (before.etag === null && differs(before.modified, now.modified)))
+      fail(
+        "network",
+        `${name}: got ETag ${now.etag ?? now.modified}, before ${before.etag ?? before.modified}: it changed on the server; load it again`,
+      );
+    return { ...before, size: Math.min(before.size, now.size) };
+  }
+
+  const size = () => identity?.size ?? Infinity;
+
+  /** Appends to the head. It grows at least by doubling, so that the sum of all copies stays small. */
+  function keep(part: Uint8Array, expected: number): void {
+    if (headLength + part.length > head.length) {
+      const grown = new Uint8Array(Math.max(headLength + part.length, Math.min(expected, KEPT_BYTES), 2 * head.length));
+      grown.set(head.subarray(0, headLength));
+      head = grown;
+    }
+    head.set(part, headLength);
+    headLength += part.length;
+  }
+
+  /** Makes the head at least `length` long, or as long as the file is. */
+  async function growHead(length: number, signal?: AbortSignal): Promise<void> {
+    const wanted = Math.min(length, size());
+    if (wanted > KEPT_BYTES)
+      fail("network", `${name}: the server ignores Range; expected it to give ${spellBytes(wanted)} in parts`);
+    while (headLength < wanted && headLength < size()) {
+      following ??= await request(headLength, Math.min(Math.max(wanted, HEAD_BYTES), size()), signal);
+      const from = following.at;
+      const part = await following.next(signal).catch((error) => {
+        // A broken body is of no more use; a later call may ask anew.
+        following?.cancel();
+        following = undefined;
+        throw error;
+      });
+      if (part) keep(skip(part, headLength - from), Math.min(wanted, size()));
+      else if (following.end === Infinity && identity) identity.size = Math.min(identity.size, headLength);
+      if (!part || following.at >= Math.min(following.end, size())) {
+        if (part) await drained(following, signal);
+        following = undefined;
+      }
+    }
+  }
+
+  /** Takes the end of a body whose bytes have all come, so that the connection can serve again. */
+  async function drained(body: Body, signal?: AbortSignal): Promise<void> {
+    while (await body.next(signal)) if (body.at > body.end) break;
+  }
+
+  /** The bytes of a request of its own, starting at `offset` even where the body begins earlier. */
+  async function* parts(
+    offset: number,
+    end: number,
+    signal?: AbortSignal,
+  ): AsyncGenerator<Uint8Array, void, undefined> {
+    let body = following;
+    following = undefined;
+    // An open body is worth following when all that is wanted lies ahead of it, and it reaches far enough.
+    if (body && (body.at > offset || body.end < end || (body.at < offset && body.end !== size()))) {
+      body.cancel();
+      body = undefined;
+    }
+    body ??= await request(offset, end, signal);
+    try {
+      while (body.at < end) {
+        const from: number = body.at;
+        const part = await body.next(signal);
+        if (!part) {
+          if (identity && body.end === Infinity) identity.size = Math.min(identity.size, body.at);
+          fail(
+            "network",
+            `${name}: ended after ${spellBytes(body.at)}; expected ${end.toLocaleString("en")}: it is cut off`,
+          );
+        }
+        const wanted = skip(part, offset - from).subarray(0, end - Math.max(from, offset));
+        if (wanted.length > 0) yield wanted;
+      }
+      if (body.end <= end) await drained(body, signal);
+    } finally {
+      body.cancel();
+    }
+  }
+
+  await (async () => {
+    following = await request(0, HEAD_BYTES, openSignal);
+    await growHead(Math.min(HEAD_BYTES, following.end), openSignal);
+  })().catch((error) => {
+    for (const body of live) body.cancel();
+    throw error;
+  });
+
+  return {
+    name,
+    get size() {
+      return size();
+    },
+    async read(offset, length, signal) {
+      signal?.throwIfAborted();
+      checkRange(name, size(), offset, length);
+      const end = offset + length;
+      // What continues the head joins it; anything else gets a request of its own.
+      if (offset <= headLength || following) {
+        await growHead(end, signal);
+        return head.subarray(Math.min(offset, headLength), Math.min(end, headLength));
+      }
+      const bytes = new Uint8Array(length);
+      let done = 0;
+      for await (const part of parts(offset, end, signal)) {
+        bytes.set(part, done);
+        done += part.length;
+      }
+      return bytes;
+    },
+    async *stream(offset, length, signal) {
+      signal?.throwIfAborted();
+      checkRange(name, size(), offset, length);
+      const end = offset + length;
+      let at = offset;
+      const kept = head.subarray(Math.min(offset, headLength), Math.min(end, headLength));
+      if (end > headLength) {
+        // The stream goes on where the head ends: nothing needs the head any more.
+        head = new Uint8Array(0);
+        headLength = 0;
+      }
+      if (kept.length > 0) yield kept;
+      at += kept.length;
+      if (at < end) yield* parts(at, end, signal);
+    },
+    close() {
+      for (const body of live) body.cancel();
+      following = undefined;
+    },
+  };
+}
+
+// ---------------------------------------------------------------------------------------------- helpers
+
+/** Runs a read: an abort rejects with the signal's reason, any other failure with a network error. `where` completes the message. */
+async function arriving<T>(
+  read: () => Promise<T>,
+  name: string,
+  signal?: AbortSignal,
+  where?: () => string,
+): Promise<T> {
+  signal?.throwIfAborted();
+  try {
+    const result = await read();
+    signal?.throwIfAborted();
+    return result;
+  } catch (cause) {
+    signal?.throwIfAborted();
+    if (cause instanceof FurcateError) throw cause;
+    const inner = cause instanceof Error && cause.cause instanceof Error ? cause.cause : cause;
+    const why = inner instanceof Error ? inner.message || inner.name : String(inner);
+    return fail("network", `${name}: reading failed${where ? ` ${where()}` : ""}: ${why}`, { cause });
+  }
+}
+
+function checkRange(name: string, size: number, offset: number, length: number): void {
+  if (!(offset >= 0 && length >= 0 && offset + length <= size))
+    fail("internal", `${name}: asked for bytes ${spell(offset, offset + length)}, but it has ${spellBytes(size)}`);
+}
+
+function changed(name: string, expected: number, got: number): never {
+  return fail(
+    "network",
+    `${name}: ended after ${spellBytes(got)}; expected ${expected.toLocaleString("en")}: it changed while being read`,
+  );
+}
+
+function parseUrl(source: string | URL): URL {
+  if (source instanceof URL) return source;
+  try {
+    // In a page a text without a scheme is relative to the page.
+    return new URL(source, (globalThis as { location?: { href: string } }).location?.href);
+  } catch (cause) {
+    return fail("option", `source: "${source}" is no URL; expected text like https://…`, { cause });
+  }
+}
+
+/** Node, Deno and what passes for them. */
+function hasFiles(): boolean {
+  const runtime = globalThis as { Deno?: unknown; process?: { versions?: { node?: string } } };
+  return runtime.Deno !== undefined || runtime.process?.versions?.node !== undefined;
+}
+
+const isArrayBuffer = (value: unknown): value is ArrayBuffer =>
+  /^\[object (Shared)?ArrayBuffer\]$/.test(Object.prototype.toString.call(value));
+
+const nameOf = (blob: Blob) => (blob as Partial<File>).name ?? "the given Blob";
+const describe = (value: unknown) =>
+  value === null ? "null" : typeof value === "object" ? (value.constructor?.name ?? "an object") : typeof value;
+const wholeNumber = (text: string | null) => (text !== null && /^\d+$/.test(text.trim()) ? Number(text) : undefined);
+const skip = (part: Uint8Array, bytes: number) => (bytes > 0 ? part.subarray(bytes) : part);
+const spell = (start: number, end: number) =>
+  `${start.toLocaleString("en")} to ${end === Infinity ? "the end" : end.toLocaleString("en")}`;
+const spellBytes = (bytes: number) => `${bytes.toLocaleString("en")} bytes`;
