@@ -1,0 +1,155 @@
+// The contract that both backends fulfil: tensors, weights, the K/V cache's storage, and the operations of a forward.
+// Types only. Operations run in the order of their calls; only `candidates` and `logits` are awaited. Shapes are (rows, cols),
+// row-major; every operation works on all rows of the tensors that it is given. Knows nothing of models, prompts or samples' text.
+
+import type { GgmlType } from "./formats/gguf.ts";
+
+/** A matrix of f32 activations in the backend's memory. */
+export interface Tensor {
+  readonly rows: number;
+  readonly cols: number;
+}
+
+/** A weight matrix (rows = outputs, cols = inputs), kept in its file's type. */
+export interface Weight {
+  readonly type: GgmlType;
+  readonly rows: number;
+  readonly cols: number;
+}
+
+/** Attention states: per row and part a normalised value (headDim) and the natural log of its sum of exponentials. */
+export interface States {
+  readonly rows: number;
+}
+
+/** The rows of one forward, and where their keys and values lie. A backend prepares it once for all layers. */
+export interface Batch {
+  /** Token ids (rows). */
+  readonly ids: Uint32Array;
+  /** Cosine and sine of each row's rotary angles: (rows, ropeDim / 2, 2). */
+  readonly turns: Float32Array;
+  /** Block, and place in the block, that takes the row's K and V: (rows, 2). */
+  readonly slots: Uint32Array;
+  /** The tokens that all rows share: their blocks in order, and how many of them are tokens. */
+  readonly context: { readonly blocks: Uint32Array; readonly length: number };
+  /**
+   * Decoding: each row is a sample of its own with the blocks and length of its tail, its new token included.
+   * Without tails the rows are consecutive tokens of one sequence, the first at position context.length, and context.blocks
+   * holds their blocks too.
+   */
+  readonly tails?: { readonly blocks: readonly Uint32Array[]; readonly lengths: Uint32Array };
+}
+
+/** A batch as the backend prepared it; good until the next one is. */
+export interface PreparedBatch {
+  readonly rows: number;
+}
+
+/** Changes to one row's logits before sampling: entries of four 32-bit words (id u32, bias f32, scale f32, less f32), ids ascending.
+ *  adjusted = penalise(logit + bias, scale) - less, where penalise(x, s) = x > 0 ? x / s : x · s. */
+export type Edits = Uint32Array;
+
+/** What sampling needs of one row of logits. */
+export interface Request {
+  readonly edits: Edits;
+  /** Of the log-sum-exp of adjusted logits; 0 asks for none (greedy). */
+  readonly inverseTemperature: number;
+  /** A token whose raw logit is wanted besides. */
+  readonly target?: number;
+}
+
+/** The best of each row of logits: by adjusted logit, ties to the lower id. */
+export interface Candidates {
+  readonly k: number;
+  readonly ids: Uint32Array; // (rows, k)
+  readonly adjusted: Float32Array; // (rows, k) logits after edits, before temperature
+  readonly raw: Float32Array; // (rows, k)
+  readonly rawLse: Float64Array; // (rows) log-sum-exp of the raw logits
+  readonly adjustedLse: Float64Array; // (rows) log-sum-exp of the adjusted logits times inverseTemperature
+  readonly target: Float32Array; // (rows) raw logit of the request's target; 0 without one
+}
+
+/** Sizes that a backend's cache and scratch follow from. */
+export interface Shape {
+  readonly dim: number;
+  readonly hiddenDim: number;
+  readonly nLayers: number;
+  readonly nHeads: number;
+  readonly nKvHeads: number;
+  readonly headDim: number;
+  readonly ropeDim: number;
+  readonly vocab: number;
+  readonly ropePairs: "interleaved" | "halves";
+}
+
+/** Reads a tensor's bytes one after another: exactly `length` of them. */
+export type ReadNext = (length: number) => Promise<Uint8Array>;
+
+export interface Backend {
+  readonly kind: "webgpu" | "wasm";
+  /** What computes, for people. */
+  readonly device: string;
+  /** Most rows of one forward. */
+  readonly maxRows: number;
+  /** Tokens of a block of the cache, and bytes of a block over all layers. */
+  readonly blockTokens: number;
+  readonly blockBytes: number;
+  /** Bytes held at present, and the most that were. */
+  readonly usedBytes: number;
+
+  /** Whether weights of this type are computed. */
+  computes(type: GgmlType): boolean;
+  /** Bytes that a weight takes here. */
+  weightBytes(type: GgmlType, rows: number, cols: number): number;
+  /** Bytes of scratch and activations for forwards of up to maxRows rows. */
+  scratchBytes(): number;
+
+  /** A new tensor, for good; contents undefined. */
+  tensor(rows: number, cols: number): Tensor;
+  /** `count` rows of a tensor from row `first` on: the same memory. */
+  view(x: Tensor, first: number, count: number): Tensor;
+  /** A vector of parameters (1, cols). */
+  vector(values: Float32Array): Tensor;
+  /** A weight matrix from its file's bytes, read in order. `name` for messages. */
+  weight(name: string, type: GgmlType, rows: number, cols: number, read: ReadNext): Promise<Weight>;
+  /** New attention states for up to `rows` rows of all heads. */
+  states(rows: number): States;
+
+  /** Makes sure that blocks 0 … count - 1 have memory. */
+  reserveBlocks(count: number): void;
+  /** Copies the first nTokens tokens of a block, of all layers. */
+  copyBlock(from: number, to: number, nTokens: number): void;
+
+  prepare(batch: Batch): PreparedBatch;
+
+  /** out[row] = table[id of the row], dequantised. */
+  embed(table: Weight, batch: PreparedBatch, out: Tensor): void;
+  /** out[row] = x[row] / sqrt(mean(x[row]²) + eps) · weight. */
+  rmsNorm(x: Tensor, weight: Tensor, eps: number, out: Tensor): void;
+  /** out = x · Wᵀ. x (rows, cols) -> out (rows, outputs). */
+  linear(x: Tensor, weight: Weight, out: Tensor): void;
+  /** out += x · Wᵀ: a projection back into the residual stream. */
+  linearAdd(x: Tensor, weight: Weight, out: Tensor): void;
+  /** Rotates q and k by the rows' angles, and puts k and v into the rows' slots of this layer.
+   *  q (rows, nHeads · headDim), k and v (rows, nKvHeads · headDim); q changes in place. */
+  ropeAppend(q: Tensor, k: Tensor, v: Tensor, layer: number, batch: PreparedBatch): void;
+  /** Prefill: each row against the context, itself and the rows before it. q, out (rows, nHeads · headDim). */
+  attendPrefill(q: Tensor, layer: number, batch: PreparedBatch, out: Tensor): void;
+  /** The context part: all rows of all samples against the one stored context (paper section 4.2). */
+  attendContext(q: Tensor, layer: number, batch: PreparedBatch, states: States): void;
+  /** The decode part: each sample against its own tail. */
+  attendDecode(q: Tensor, layer: number, batch: PreparedBatch, states: States): void;
+  /** Joins the states of context and decode part into one (log-sum-exp merge; associative). out (rows, nHeads · headDim). */
+  mergeStates(states: States, batch: PreparedBatch, out: Tensor): void;
+  /** The one-part path: each sample by itself against context and tail. */
+  attendOnePart(q: Tensor, layer: number, batch: PreparedBatch, out: Tensor): void;
+  /** out = silu(gate) · up; out may be gate. */
+  swiglu(gate: Tensor, up: Tensor, out: Tensor): void;
+
+  /** The k best tokens of each row, with what sampling and log-probabilities need. */
+  candidates(logits: Tensor, requests: readonly Request[], k: number): Promise<Candidates>;
+  /** All raw logits of one row, for the rare draw that candidates do not decide. */
+  logits(logits: Tensor, row: number): Promise<Float32Array>;
+
+  dispose(): void;
+}

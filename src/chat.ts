@@ -1,0 +1,116 @@
+// Chat templates: messages -> text, and which of that text came from the messages, so that no message can forge control tokens.
+// Renders with @huggingface/jinja. Knows templates; nothing of ids.
+
+import { Template } from "@huggingface/jinja";
+import type { Message } from "./api.ts";
+import { fail } from "./errors.ts";
+
+/** A piece of rendered text; control tokens count only where `special` is true. */
+export interface Part {
+  readonly text: string;
+  readonly special: boolean;
+}
+
+export interface ChatTemplate {
+  /** The rendered conversation. Errors: `option` for messages that the template refuses. */
+  render(messages: readonly Message[], options?: RenderOptions): Part[];
+}
+
+export interface RenderOptions {
+  /** Ends with the opening of the assistant's turn; default true. */
+  addGenerationPrompt?: boolean;
+  tools?: readonly unknown[];
+}
+
+/**
+ * A chat template. specialTexts: the texts of all control tokens; variables: what the template may refer to by name besides
+ * messages, such as bos_token. Errors: `format` for a template that cannot be parsed.
+ */
+export function createChatTemplate(
+  source: string,
+  specialTexts: readonly string[],
+  variables: Readonly<Record<string, string>>,
+): ChatTemplate {
+  let template: Template;
+  try {
+    template = new Template(source);
+  } catch (cause) {
+    fail("format", `chat template: ${(cause as Error).message}`, { cause });
+  }
+  const special = new RegExp(
+    specialTexts
+      .filter((text) => text.length > 0)
+      .sort((a, b) => b.length - a.length)
+      .map((text) => text.replace(/[.*+?^${}()|[\]\\/-]/g, "\\$&"))
+      .join("|") || "(?!)",
+    "g",
+  );
+
+  return {
+    render(messages, { addGenerationPrompt = true, tools } = {}) {
+      checkMessages(messages);
+      // Control tokens' texts inside messages are fenced with two noncharacters that the messages do not contain; the fences
+      // survive the template's trimming and comparing, and show afterwards what is plain text.
+      const [open, close] = fences(JSON.stringify([messages, tools ?? null]));
+      const fence = <T>(value: T): T => mapTexts(value, (text) => text.replace(special, `${open}$&${close}`)) as T;
+      let text: string;
+      try {
+        text = template.render({
+          ...variables,
+          messages: fence(messages),
+          tools: tools ? fence(tools) : undefined,
+          add_generation_prompt: addGenerationPrompt,
+        });
+      } catch (cause) {
+        fail("option", `chat template: ${(cause as Error).message}`, { cause });
+      }
+      return split(text, open, close);
+    },
+  };
+}
+
+function checkMessages(messages: readonly Message[]): void {
+  messages.forEach((message, i) => {
+    for (const field of ["role", "content"] as const) {
+      const got = message?.[field];
+      if (typeof got !== "string") fail("option", `messages[${i}].${field} is ${typeof got}, expected a string`);
+    }
+  });
+}
+
+/** Two of Unicode's 32 noncharacters U+FDD0 … U+FDEF that the text lacks. */
+function fences(text: string): [string, string] {
+  const free: string[] = [];
+  for (let code = 0xfdd0; code <= 0xfdef && free.length < 2; code++) {
+    const character = String.fromCharCode(code);
+    if (!text.includes(character)) free.push(character);
+  }
+  if (free.length < 2) fail("option", "messages: all of the noncharacters U+FDD0 to U+FDEF occur, expected two at least to be free");
+  return [free[0], free[1]];
+}
+
+function mapTexts(value: unknown, change: (text: string) => string): unknown {
+  if (typeof value === "string") return change(value);
+  if (Array.isArray(value)) return value.map((item) => mapTexts(item, change));
+  if (value === null || typeof value !== "object") return value;
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, mapTexts(item, change)]));
+}
+
+/** From an opening fence to the next closing one, text is plain. */
+function split(text: string, open: string, close: string): Part[] {
+  const parts: Part[] = [];
+  let special = true;
+  let piece = "";
+  const end = () => {
+    if (piece) parts.push({ text: piece, special });
+    piece = "";
+  };
+  for (const character of text.split(new RegExp(`([${open}${close}])`))) {
+    if (character === open || character === close) {
+      end();
+      special = character === close;
+    } else piece += character;
+  }
+  end();
+  return parts;
+}

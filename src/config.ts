@@ -1,0 +1,126 @@
+// What a model is: sizes and constants, read from a GGUF's metadata and checked. The glossary of dimension names.
+// A family is described by data here, never by branches in model.ts. Knows nothing of weights' values or backends.
+//
+//   dim        width of the residual stream            nHeads, nKvHeads  query heads, and heads of keys and values
+//   hiddenDim  width of the feed-forward part          group             nHeads / nKvHeads: query heads that share a KV head
+//   headDim    width of a head                         rows              query rows: nSamples · group for one KV head
+//   ctxLen     tokens of the shared prefix (m_c)       decLen            tokens that a sample decoded (m_d)
+//   nSamples   samples that decode together (b)        lse               natural log of a sum of exponentials
+
+import type { Shape } from "./backend.ts";
+import { fail } from "./errors.ts";
+import type { Gguf } from "./formats/gguf.ts";
+
+export interface ModelConfig extends Shape {
+  readonly name: string;
+  readonly architecture: string;
+  /** Most tokens of a sequence that the model was made for. */
+  readonly contextLength: number;
+  readonly normEps: number;
+  readonly ropeBase: number;
+  /** Positions are divided by this (linear scaling); 1 where there is none. */
+  readonly ropeScale: number;
+}
+
+/** The architectures whose forward is model.ts's. */
+const ARCHITECTURES = ["llama"];
+
+/** The configuration of a GGUF's model. Errors: `unsupported`, `format`. */
+export function readConfig(gguf: Gguf): ModelConfig {
+  const { metadata } = gguf;
+  const architecture = metadata.get("general.architecture");
+  if (typeof architecture !== "string") {
+    fail("format", `GGUF: general.architecture is ${describe(architecture)}, expected a string`);
+  }
+  if (!ARCHITECTURES.includes(architecture)) {
+    fail("unsupported", `model architecture "${architecture}" is not supported, expected ${ARCHITECTURES.join(" or ")}`);
+  }
+
+  const key = (name: string) => `${architecture}.${name}`;
+  /** A whole number in [least, most]; without a fallback it must be there. */
+  function whole(name: string, least: number, most: number, fallback?: number): number {
+    const value = metadata.get(key(name)) ?? fallback;
+    if (typeof value !== "number" || !Number.isInteger(value) || value < least || value > most) {
+      fail("format", `GGUF: ${key(name)} is ${describe(value)}, expected a whole number from ${least} to ${most}`);
+    }
+    return value;
+  }
+  function positive(name: string, fallback?: number): number {
+    const value = metadata.get(key(name)) ?? fallback;
+    if (typeof value !== "number" || !(value > 0) || !Number.isFinite(value)) {
+      fail("format", `GGUF: ${key(name)} is ${describe(value)}, expected a positive number`);
+    }
+    return value;
+  }
+  if (whole("expert_count", 0, 65536, 0) > 0) fail("unsupported", "models with experts (expert_count > 0) are not supported");
+
+  const dim = whole("embedding_length", 1, 1 << 20);
+  const nHeads = whole("attention.head_count", 1, 1 << 16);
+  const nKvHeads = whole("attention.head_count_kv", 1, 1 << 16, nHeads);
+  if (nHeads % nKvHeads !== 0) {
+    fail("format", `GGUF: ${nHeads} query heads do not divide among ${nKvHeads} KV heads`);
+  }
+  if (!metadata.has(key("attention.key_length")) && dim % nHeads !== 0) {
+    fail("format", `GGUF: width ${dim} does not divide among ${nHeads} heads, and ${key("attention.key_length")} is missing`);
+  }
+  const headDim = whole("attention.key_length", 1, 1 << 14, Math.floor(dim / nHeads));
+  const valueDim = whole("attention.value_length", 1, 1 << 14, headDim);
+  if (valueDim !== headDim) {
+    fail("unsupported", `heads with keys of ${headDim} and values of ${valueDim} numbers are not supported`);
+  }
+  const ropeDim = whole("rope.dimension_count", 0, headDim, headDim);
+  if (ropeDim % 2 !== 0) fail("format", `GGUF: ${key("rope.dimension_count")} is ${ropeDim}, expected an even number`);
+
+  const vocab = gguf.tensors.get("token_embd.weight")?.shape[0];
+  if (!vocab) fail("format", 'GGUF: tensor "token_embd.weight" is missing');
+  return {
+    name: String(metadata.get("general.name") ?? architecture),
+    architecture,
+    dim,
+    hiddenDim: whole("feed_forward_length", 1, 1 << 22),
+    headDim,
+    nHeads,
+    nKvHeads,
+    nLayers: whole("block_count", 1, 4096),
+    vocab,
+    contextLength: whole("context_length", 1, 1 << 28),
+    normEps: positive("attention.layer_norm_rms_epsilon"),
+    ropeDim,
+    ropePairs: "interleaved",
+    ropeBase: positive("rope.freq_base", 10000),
+    ropeScale: readRopeScale(metadata.get(key("rope.scaling.type")), () =>
+      positive("rope.scaling.factor", positive("rope.scale_linear", 1)),
+    ),
+  };
+}
+
+function readRopeScale(type: unknown, factor: () => number): number {
+  if (type === undefined || type === "linear") return factor();
+  // Llama 3's scaling comes as the tensor rope_freqs.weight.
+  if (type === "none" || type === "llama3") return 1;
+  return fail("unsupported", `rope scaling ${describe(type)} is not supported, expected none, linear or llama3`);
+}
+
+/**
+ * Cosine and sine of the rotary angles of each position: (positions, ropeDim / 2, 2).
+ * The angle of pair i is position / ropeScale · ropeBase^(-2i / ropeDim) / divisors[i].
+ */
+export function rotaryTurns(config: ModelConfig, divisors: Float32Array | undefined, positions: ArrayLike<number>): Float32Array {
+  const { ropeDim, ropeBase, ropeScale } = config;
+  const pairs = ropeDim / 2;
+  const speeds = new Float64Array(pairs);
+  for (let i = 0; i < pairs; i++) speeds[i] = ropeBase ** ((-2 * i) / ropeDim) / ropeScale / (divisors?.[i] ?? 1);
+  const turns = new Float32Array(positions.length * ropeDim);
+  for (let row = 0; row < positions.length; row++) {
+    for (let i = 0; i < pairs; i++) {
+      const angle = positions[row] * speeds[i];
+      turns[row * ropeDim + 2 * i] = Math.cos(angle);
+      turns[row * ropeDim + 2 * i + 1] = Math.sin(angle);
+    }
+  }
+  return turns;
+}
+
+function describe(value: unknown): string {
+  return value === undefined ? "missing" : typeof value === "string" ? `"${value}"` : String(value).slice(0, 80);
+}

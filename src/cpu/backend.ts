@@ -1,0 +1,307 @@
+// The CPU backend: the contract's operations as calls into cpu.wasm, over one WebAssembly memory.
+// Knows where tensors, weights and blocks lie in that memory; computes nothing itself. Never imports the GPU backend.
+
+import type {
+  Backend,
+  Batch,
+  Candidates,
+  PreparedBatch,
+  ReadNext,
+  Request,
+  Shape,
+  States,
+  Tensor,
+  Weight,
+} from "../backend.ts";
+import { fail } from "../errors.ts";
+import { GGML_TYPES, type GgmlType } from "../formats/gguf.ts";
+import { allocate, type CpuModule, f32, f64, u8, u32 } from "../wasm.ts";
+
+interface CpuTensor extends Tensor {
+  readonly at: number;
+}
+interface CpuWeight extends Weight {
+  readonly at: number;
+}
+interface CpuStates extends States {
+  readonly values: number; // (2 parts, rows, nHeads, headDim)
+  readonly lse: number; // (2 parts, rows, nHeads)
+}
+interface CpuBatch extends PreparedBatch {
+  readonly ids: number; // (rows) u32
+  readonly turns: number; // (rows, ropeDim / 2, 2) f32
+  readonly slots: number; // (rows, 2) u32: address of the block, place in it
+  readonly context: number; // addresses of the context's blocks
+  readonly ctxLen: number;
+  readonly tails: number; // (rows, tailStride) addresses
+  readonly tailStride: number;
+  readonly decLens: number; // (rows) u32
+}
+
+/** Rows of one forward: enough that unpacking weights costs little beside using them. */
+const MAX_ROWS = 64;
+/** The largest piece of a file that is held beside its packed form. */
+const STAGING_BYTES = 1 << 20;
+const MEMORY_BYTES = 2 ** 32 - 2 ** 16;
+
+/** A CPU backend over a fresh instance of cpu.wasm; at most `memoryLimit` bytes. */
+export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = MEMORY_BYTES): Backend {
+  const { dim, hiddenDim, nLayers, nHeads, nKvHeads, headDim, ropeDim, vocab } = shape;
+  const group = nHeads / nKvHeads;
+  const limit = Math.min(memoryLimit, MEMORY_BYTES);
+  const BLOCK = cpu.BLOCK.value;
+  const layerBytes = cpu.kvLayerBytes(nKvHeads, headDim);
+  const blockBytes = layerBytes * nLayers;
+  const blockAddress: number[] = [];
+
+  function take(bytes: number, what: string): number {
+    if (cpu.used() + bytes > limit) {
+      const left = Math.max(0, limit - cpu.used());
+      fail("memory", `${what}: ${count(bytes)} bytes needed, ${count(left)} left of the limit of ${count(limit)}`);
+    }
+    return allocate(cpu, bytes, what);
+  }
+  const newTensor = (rows: number, cols: number, what = "activations"): CpuTensor => ({
+    at: take(rows * cols * 4, what),
+    rows,
+    cols,
+  });
+
+  // Scratch of the kernels, one piece for all, since they run one after another. It grows where a weight's type asks for more.
+  let scratch = 0;
+  let scratchSize = 0;
+  function needScratch(bytes: number): void {
+    if (bytes <= scratchSize) return;
+    scratch = take(bytes, "scratch");
+    scratchSize = bytes;
+  }
+  const attendBytes = cpu.attendScratchBytes(Math.max(MAX_ROWS, BLOCK) * group, headDim);
+  const onePartBytes = 2 * nHeads * (headDim + 1) * 4;
+  // A prepared batch: rewritten by each prepare. Tables grow with the sequences.
+  let batchAt = 0;
+  let batchWords = 0;
+  const lseScratch = () => scratch + attendBytes;
+
+  const typeId = (type: GgmlType) => GGML_TYPES[type].id;
+  const pack = (type: GgmlType, cols: number) => cpu.panelBytes(typeId(type), cols);
+  const panels = (rows: number) => Math.ceil(rows / 8);
+
+  return {
+    kind: "wasm",
+    device: "WebAssembly SIMD, 1 thread",
+    maxRows: MAX_ROWS,
+    blockTokens: BLOCK,
+    blockBytes,
+    get usedBytes() {
+      return cpu.used();
+    },
+
+    computes: (type) => pack(type, 256) > 0,
+    weightBytes: (type, rows, cols) => panels(rows) * pack(type, cols),
+    scratchBytes() {
+      const widest = Math.max(dim, hiddenDim, nHeads * headDim);
+      const activations = 4 * (2 * dim + 3 * nHeads * headDim + 2 * nKvHeads * headDim + 2 * hiddenDim + vocab);
+      return MAX_ROWS * (activations + 20 * nHeads + 3 * widest) + 32 * widest + attendBytes + onePartBytes;
+    },
+
+    tensor: newTensor,
+    view(x, first, rows) {
+      const { at, cols } = x as CpuTensor;
+      return { at: at + first * cols * 4, rows, cols } as CpuTensor;
+    },
+    vector(values) {
+      const tensor = newTensor(1, values.length, "parameters");
+      f32(cpu, tensor.at, values.length).set(values);
+      return tensor;
+    },
+    async weight(name, type, rows, cols, read): Promise<CpuWeight> {
+      const id = typeId(type);
+      const panelBytes = pack(type, cols);
+      if (panelBytes === 0) fail("unsupported", `tensor "${name}": type ${type} with ${cols} columns is not computed`);
+      const at = take(panels(rows) * panelBytes, `tensor "${name}"`);
+      await packRows(cpu, name, id, rows, cols, at, read);
+      needScratch(
+        Math.max(
+          cpu.linearScratchBytes(id, MAX_ROWS, cols),
+          cpu.embedScratchBytes(id, cols),
+          attendBytes + Math.max(onePartBytes, MAX_ROWS * nHeads * 4),
+        ),
+      );
+      return { at, type, rows, cols };
+    },
+    states(rows): CpuStates {
+      return {
+        rows,
+        values: take(2 * rows * nHeads * headDim * 4, "attention states"),
+        lse: take(2 * rows * nHeads * 4, "attention states"),
+      };
+    },
+
+    reserveBlocks(nBlocks) {
+      // In runs that grow with the cache, so that a long sequence asks for memory a few times only.
+      while (blockAddress.length < nBlocks) {
+        const wanted = Math.max(nBlocks - blockAddress.length, Math.min(64, blockAddress.length >> 1));
+        const fitting = Math.floor(Math.max(0, limit - cpu.used()) / blockBytes);
+        const taken = fitting >= nBlocks - blockAddress.length ? Math.min(wanted, fitting) : wanted;
+        const at = take(taken * blockBytes, `K/V of ${taken * BLOCK} tokens`);
+        for (let i = 0; i < taken; i++) blockAddress.push(at + i * blockBytes);
+      }
+    },
+    copyBlock(from, to, nTokens) {
+      // Keys lie dimension by dimension, so all of a block moves, whatever part of it is tokens.
+      if (nTokens > 0) u8(cpu, 0, cpu.memory.buffer.byteLength).copyWithin(blockAddress[to], blockAddress[from], blockAddress[from] + blockBytes);
+    },
+
+    prepare(batch: Batch): CpuBatch {
+      const rows = batch.ids.length;
+      const tailStride = Math.max(0, ...(batch.tails?.blocks.map((blocks) => blocks.length) ?? []));
+      const words = rows * (4 + ropeDim + tailStride) + batch.context.blocks.length;
+      if (words > batchWords) {
+        batchWords = Math.max(words, batchWords * 2);
+        batchAt = take(batchWords * 4, "batch");
+      }
+      const view = u32(cpu, batchAt, words);
+      let word = 0;
+      const place = (length: number) => {
+        const at = word;
+        word += length;
+        return at;
+      };
+      const ids = place(rows);
+      view.set(batch.ids, ids);
+      const turns = place(rows * ropeDim);
+      view.set(new Uint32Array(batch.turns.buffer, batch.turns.byteOffset, rows * ropeDim), turns);
+      const slots = place(rows * 2);
+      for (let i = 0; i < rows * 2; i += 2) {
+        view[slots + i] = blockAddress[batch.slots[i]];
+        view[slots + i + 1] = batch.slots[i + 1];
+      }
+      const context = place(batch.context.blocks.length);
+      batch.context.blocks.forEach((block, i) => {
+        view[context + i] = blockAddress[block];
+      });
+      const decLens = place(rows);
+      const tails = place(rows * tailStride);
+      if (batch.tails) {
+        view.set(batch.tails.lengths, decLens);
+        batch.tails.blocks.forEach((blocks, row) => {
+          blocks.forEach((block, i) => {
+            view[tails + row * tailStride + i] = blockAddress[block];
+          });
+        });
+      }
+      const at = (index: number) => batchAt + index * 4;
+      return {
+        rows,
+        ids: at(ids),
+        turns: at(turns),
+        slots: at(slots),
+        context: at(context),
+        ctxLen: batch.context.length,
+        tails: at(tails),
+        tailStride,
+        decLens: at(decLens),
+      };
+    },
+
+    embed(table, batch, out) {
+      const { at, type, cols } = table as CpuWeight;
+      const { ids, rows } = batch as CpuBatch;
+      cpu.embed(at, typeId(type), ids, (out as CpuTensor).at, rows, cols, scratch);
+    },
+    rmsNorm(x, weight, eps, out) {
+      // Rows as wide as the weight: a weight as wide as a head normalises each head.
+      const rows = (x.rows * x.cols) / weight.cols;
+      cpu.rmsNorm((x as CpuTensor).at, (weight as CpuTensor).at, eps, (out as CpuTensor).at, rows, weight.cols);
+    },
+    linear: (x, weight, out) => linear(x, weight, out, 0),
+    linearAdd: (x, weight, out) => linear(x, weight, out, 1),
+    ropeAppend(q, k, v, layer, batch) {
+      const { turns, slots, rows } = batch as CpuBatch;
+      const halves = shape.ropePairs === "halves" ? 1 : 0;
+      const [qAt, kAt, vAt] = [q, k, v].map((x) => (x as CpuTensor).at);
+      cpu.ropeAppend(qAt, kAt, vAt, turns, slots, layer * layerBytes, rows, nHeads, nKvHeads, headDim, ropeDim, halves);
+    },
+    attendPrefill(q, layer, batch, out) {
+      const { context, ctxLen, rows } = batch as CpuBatch;
+      const [qAt, outAt] = [(q as CpuTensor).at, (out as CpuTensor).at];
+      cpu.attendPrefill(qAt, context, ctxLen, layer * layerBytes, outAt, lseScratch(), rows, nHeads, nKvHeads, headDim, scratch);
+    },
+    attendContext(q, layer, batch, states) {
+      const { context, ctxLen, rows } = batch as CpuBatch;
+      const { values, lse } = states as CpuStates;
+      cpu.attendContext((q as CpuTensor).at, context, ctxLen, layer * layerBytes, values, lse, rows, nHeads, nKvHeads, headDim, scratch);
+    },
+    attendDecode(q, layer, batch, states) {
+      const { tails, tailStride, decLens, rows } = batch as CpuBatch;
+      const { values, lse } = states as CpuStates;
+      // The second part follows the first directly, for as many rows as the batch has.
+      const valuesAt = values + rows * nHeads * headDim * 4;
+      const lseAt = lse + rows * nHeads * 4;
+      const offset = layer * layerBytes;
+      cpu.attendDecode((q as CpuTensor).at, tails, tailStride, decLens, offset, valuesAt, lseAt, rows, nHeads, nKvHeads, headDim, scratch);
+    },
+    mergeStates(states, batch, out) {
+      const { values, lse } = states as CpuStates;
+      cpu.mergeStates(values, lse, (out as CpuTensor).at, 2, batch.rows * nHeads, headDim);
+    },
+    attendOnePart(q, layer, batch, out) {
+      const { context, ctxLen, tails, tailStride, decLens, rows } = batch as CpuBatch;
+      const [qAt, outAt] = [(q as CpuTensor).at, (out as CpuTensor).at];
+      const states = scratch + attendBytes;
+      const offset = layer * layerBytes;
+      cpu.attendOnePart(qAt, context, ctxLen, tails, tailStride, decLens, offset, outAt, rows, nHeads, nKvHeads, headDim, states, scratch);
+    },
+    swiglu(gate, up, out) {
+      cpu.swiglu((gate as CpuTensor).at, (up as CpuTensor).at, (out as CpuTensor).at, gate.rows * gate.cols);
+    },
+
+    candidates: async () => fail("internal", ""),
+    async logits(logits, row) {
+      const { at, cols } = logits as CpuTensor;
+      return f32(cpu, at + row * cols * 4, cols).slice();
+    },
+    dispose() {
+      blockAddress.length = 0;
+    },
+  };
+
+  function linear(x: Tensor, weight: Weight, out: Tensor, add: number): void {
+    const { at, type, rows, cols } = weight as CpuWeight;
+    cpu.linear((x as CpuTensor).at, at, typeId(type), (out as CpuTensor).at, x.rows, cols, rows, add, scratch);
+  }
+}
+
+/** Reads a weight's rows in pieces of whole panels, and packs each into its place. */
+async function packRows(
+  cpu: CpuModule,
+  name: string,
+  type: number,
+  rows: number,
+  cols: number,
+  at: number,
+  read: ReadNext,
+): Promise<void> {
+  const rowBytes = cpu.rowBytes(type, cols);
+  const panelBytes = cpu.panelBytes(type, cols);
+  const step = 8 * Math.max(1, Math.floor(STAGING_BYTES / (8 * rowBytes)));
+  for (let first = 0; first < rows; first += step) {
+    const count = Math.min(step, rows - first);
+    const bytes = await read(count * rowBytes);
+    const mark = cpu.mark();
+    const source = allocate(cpu, bytes.length, `staging of tensor "${name}"`);
+    const codes = allocate(cpu, cols, `staging of tensor "${name}"`);
+    u8(cpu, source, bytes.length).set(bytes);
+    for (let row = 0; row < count; row += 8) {
+      const panel = at + ((first + row) / 8) * panelBytes;
+      const status = cpu.packPanel(type, source + row * rowBytes, Math.min(8, count - row), cols, panel, codes);
+      if (status < 0) {
+        const last = first + Math.min(row + 8, count) - 1;
+        fail("format", `tensor "${name}": a weight in rows ${first + row} to ${last} is infinite or not a number`);
+      }
+    }
+    cpu.release(mark);
+  }
+}
+
+const count = (bytes: number) => bytes.toLocaleString("en");

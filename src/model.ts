@@ -1,0 +1,106 @@
+// The forward of a llama-like transformer, spelled out once over the backend's operations: token ids in, logits out.
+// Knows layers and their order; nothing of kernels, of where blocks come from, or of sampling.
+
+import type { Backend, Batch, PreparedBatch, States, Tensor } from "./backend.ts";
+import type { ModelConfig } from "./config.ts";
+import { rotaryTurns } from "./config.ts";
+import type { LayerWeights, Weights } from "./weights.ts";
+
+export type AttentionPath = "two-part" | "one-part";
+
+/** One row of a forward to come: its token, its position, and the block and place that take its K and V. */
+export interface Row {
+  readonly id: number;
+  readonly position: number;
+  readonly block: number;
+  readonly place: number;
+}
+
+export interface Forward {
+  /**
+   * Runs consecutive tokens of one sequence. blocks: the sequence's blocks in order, those of the rows included.
+   * Returns the logits of the last `wanted` rows: (wanted, vocab); nothing where 0 are wanted.
+   */
+  prefill(rows: readonly Row[], blocks: Uint32Array, wanted: number): Tensor | undefined;
+  /**
+   * Runs one token of each sample. context: the shared blocks and tokens; tails: each sample's own blocks and length, the
+   * row's token included. Returns the logits of all rows: (rows, vocab).
+   */
+  decode(rows: readonly Row[], context: Batch["context"], tails: NonNullable<Batch["tails"]>, path: AttentionPath): Tensor;
+}
+
+/** A forward for up to backend.maxRows rows at a time; takes its activations from the backend once. */
+export function createForward(backend: Backend, config: ModelConfig, weights: Weights): Forward {
+  const { dim, hiddenDim, headDim, nHeads, nKvHeads, vocab, normEps } = config;
+  const { maxRows } = backend;
+  const x = backend.tensor(maxRows, dim); // the residual stream
+  const normed = backend.tensor(maxRows, dim);
+  const q = backend.tensor(maxRows, nHeads * headDim);
+  const k = backend.tensor(maxRows, nKvHeads * headDim);
+  const v = backend.tensor(maxRows, nKvHeads * headDim);
+  const attended = backend.tensor(maxRows, nHeads * headDim);
+  const gate = backend.tensor(maxRows, hiddenDim);
+  const up = backend.tensor(maxRows, hiddenDim);
+  const logits = backend.tensor(maxRows, vocab);
+  const states: States = backend.states(maxRows);
+
+  type Attend = (q: Tensor, layer: number, batch: PreparedBatch, out: Tensor) => void;
+
+  const twoPart: Attend = (q, layer, batch, out) => {
+    backend.attendContext(q, layer, batch, states);
+    backend.attendDecode(q, layer, batch, states);
+    backend.mergeStates(states, batch, out);
+  };
+
+  function runLayer(w: LayerWeights, layer: number, batch: PreparedBatch, attend: Attend): void {
+    const first = (tensor: Tensor) => backend.view(tensor, 0, batch.rows);
+    const [residual, h, queries, keys, values, out] = [x, normed, q, k, v, attended].map(first);
+    backend.rmsNorm(residual, w.attnNorm, normEps, h);
+    backend.linear(h, w.q, queries);
+    backend.linear(h, w.k, keys);
+    backend.linear(h, w.v, values);
+    backend.ropeAppend(queries, keys, values, layer, batch);
+    attend(queries, layer, batch, out);
+    backend.linearAdd(out, w.o, residual);
+
+    const [gated, upped] = [gate, up].map(first);
+    backend.rmsNorm(residual, w.ffnNorm, normEps, h);
+    backend.linear(h, w.gate, gated);
+    backend.linear(h, w.up, upped);
+    backend.swiglu(gated, upped, gated);
+    backend.linearAdd(gated, w.down, residual);
+  }
+
+  /** All layers, then the logits of the last `wanted` rows. */
+  function run(batch: Batch, attend: Attend, wanted: number): Tensor | undefined {
+    const prepared = backend.prepare(batch);
+    const { rows } = prepared;
+    backend.embed(weights.embedding, prepared, backend.view(x, 0, rows));
+    weights.layers.forEach((w, layer) => {
+      runLayer(w, layer, prepared, attend);
+    });
+    if (wanted === 0) return undefined;
+    const last = backend.view(normed, 0, wanted);
+    const out = backend.view(logits, 0, wanted);
+    backend.rmsNorm(backend.view(x, rows - wanted, wanted), weights.outputNorm, normEps, last);
+    backend.linear(last, weights.output, out);
+    return out;
+  }
+
+  const batchOf = (rows: readonly Row[], context: Batch["context"], tails?: Batch["tails"]): Batch => ({
+    ids: Uint32Array.from(rows, (row) => row.id),
+    turns: rotaryTurns(config, weights.ropeDivisors, rows.map((row) => row.position)),
+    slots: Uint32Array.from(rows.flatMap((row) => [row.block, row.place])),
+    context,
+    tails,
+  });
+
+  return {
+    prefill: (rows, blocks, wanted) =>
+      run(batchOf(rows, { blocks, length: rows[0].position }), backend.attendPrefill, wanted),
+    decode(rows, context, tails, path) {
+      const attend = path === "two-part" ? twoPart : backend.attendOnePart;
+      return run(batchOf(rows, context, tails), attend, rows.length) as Tensor;
+    },
+  };
+}

@@ -1,0 +1,144 @@
+// Which tensor of a file plays which role in the forward, and their upload in the file's order.
+// Knows names and shapes; nothing of formats' bytes or of kernels.
+
+import type { Backend, ReadNext, Tensor, Weight } from "./backend.ts";
+import type { ModelConfig } from "./config.ts";
+import { fail } from "./errors.ts";
+import type { TensorInfo } from "./formats/gguf.ts";
+
+export interface LayerWeights {
+  readonly attnNorm: Tensor;
+  readonly q: Weight;
+  readonly k: Weight;
+  readonly v: Weight;
+  readonly o: Weight;
+  readonly ffnNorm: Tensor;
+  readonly gate: Weight;
+  readonly up: Weight;
+  readonly down: Weight;
+}
+
+export interface Weights {
+  readonly embedding: Weight;
+  readonly layers: readonly LayerWeights[];
+  readonly outputNorm: Tensor;
+  /** The embedding again where the file ties them. */
+  readonly output: Weight;
+  /** Divisors of the rotary speeds (Llama 3's scaling), (ropeDim / 2). */
+  readonly ropeDivisors?: Float32Array;
+}
+
+/** A tensor's place in the forward: its shape, and how it is kept. */
+interface Role {
+  readonly shape: readonly number[];
+  readonly kept: "matrix" | "vector" | "host";
+  readonly optional?: boolean;
+}
+
+/** Every tensor that the forward of this configuration uses, by its name in a GGUF. */
+function roles(config: ModelConfig): Map<string, Role> {
+  const { dim, hiddenDim, headDim, nHeads, nKvHeads, nLayers, vocab, ropeDim } = config;
+  const matrix = (rows: number, cols: number): Role => ({ shape: [rows, cols], kept: "matrix" });
+  const norm: Role = { shape: [dim], kept: "vector" };
+  const all = new Map<string, Role>([
+    ["token_embd.weight", matrix(vocab, dim)],
+    ["output_norm.weight", norm],
+    ["output.weight", { ...matrix(vocab, dim), optional: true }],
+    ["rope_freqs.weight", { shape: [ropeDim / 2], kept: "host", optional: true }],
+  ]);
+  for (let layer = 0; layer < nLayers; layer++) {
+    const name = (part: string) => `blk.${layer}.${part}.weight`;
+    all.set(name("attn_norm"), norm);
+    all.set(name("attn_q"), matrix(nHeads * headDim, dim));
+    all.set(name("attn_k"), matrix(nKvHeads * headDim, dim));
+    all.set(name("attn_v"), matrix(nKvHeads * headDim, dim));
+    all.set(name("attn_output"), matrix(dim, nHeads * headDim));
+    all.set(name("ffn_norm"), norm);
+    all.set(name("ffn_gate"), matrix(hiddenDim, dim));
+    all.set(name("ffn_up"), matrix(hiddenDim, dim));
+    all.set(name("ffn_down"), matrix(dim, hiddenDim));
+  }
+  return all;
+}
+
+/**
+ * Checks that the file has exactly the tensors of the configuration, of the right shapes and of types that the backend computes,
+ * and returns the bytes that they will take there. Nothing is read or allocated. Errors: `format`, `unsupported`.
+ */
+export function checkWeights(config: ModelConfig, tensors: ReadonlyMap<string, TensorInfo>, backend: Backend): number {
+  const wanted = roles(config);
+  let bytes = 0;
+  for (const [name, role] of wanted) {
+    const tensor = tensors.get(name);
+    if (!tensor) {
+      if (role.optional) continue;
+      fail("format", `tensor "${name}" is missing`);
+    }
+    if (tensor.shape.length !== role.shape.length || tensor.shape.some((size, i) => size !== role.shape[i])) {
+      fail("format", `tensor "${name}" is ${tensor.shape.join(" × ")}, expected ${role.shape.join(" × ")}`);
+    }
+    if (role.kept === "matrix") {
+      if (!backend.computes(tensor.type)) fail("unsupported", `tensor "${name}" has type ${tensor.type}, which is not computed here`);
+      bytes += backend.weightBytes(tensor.type, tensor.shape[0], tensor.shape[1]);
+    } else {
+      if (tensor.type !== "F32") fail("unsupported", `tensor "${name}" has type ${tensor.type}, expected F32`);
+      bytes += tensor.byteLength;
+    }
+  }
+  for (const name of tensors.keys()) {
+    if (!wanted.has(name)) fail("unsupported", `tensor "${name}" is not part of a ${config.architecture} model as computed here`);
+  }
+  return bytes;
+}
+
+/** Reads all tensors in the order of the file. `read` gives the bytes of the tensor at hand, in order. */
+export async function readWeights(
+  config: ModelConfig,
+  tensors: ReadonlyMap<string, TensorInfo>,
+  backend: Backend,
+  readerOf: (tensor: TensorInfo) => ReadNext,
+): Promise<Weights> {
+  const wanted = roles(config);
+  const matrices = new Map<string, Weight>();
+  const vectors = new Map<string, Tensor>();
+  let ropeDivisors: Float32Array | undefined;
+  for (const tensor of [...tensors.values()].sort((a, b) => a.offset - b.offset)) {
+    const { name, type, shape } = tensor;
+    const role = wanted.get(name);
+    const read = readerOf(tensor);
+    if (role?.kept === "matrix") {
+      matrices.set(name, await backend.weight(name, type, shape[0], shape[1], read));
+    } else {
+      const values = toFloats(await read(tensor.byteLength), name);
+      if (role?.kept === "host") ropeDivisors = values;
+      else vectors.set(name, backend.vector(values));
+    }
+  }
+  const matrix = (name: string) => matrices.get(name) ?? fail("internal", `tensor "${name}" was not read`);
+  const vector = (name: string) => vectors.get(name) ?? fail("internal", `tensor "${name}" was not read`);
+  return {
+    embedding: matrix("token_embd.weight"),
+    layers: Array.from({ length: config.nLayers }, (_, layer) => ({
+      attnNorm: vector(`blk.${layer}.attn_norm.weight`),
+      q: matrix(`blk.${layer}.attn_q.weight`),
+      k: matrix(`blk.${layer}.attn_k.weight`),
+      v: matrix(`blk.${layer}.attn_v.weight`),
+      o: matrix(`blk.${layer}.attn_output.weight`),
+      ffnNorm: vector(`blk.${layer}.ffn_norm.weight`),
+      gate: matrix(`blk.${layer}.ffn_gate.weight`),
+      up: matrix(`blk.${layer}.ffn_up.weight`),
+      down: matrix(`blk.${layer}.ffn_down.weight`),
+    })),
+    outputNorm: vector("output_norm.weight"),
+    output: matrices.get("output.weight") ?? matrix("token_embd.weight"),
+    ropeDivisors,
+  };
+}
+
+/** Little-endian f32 numbers, all finite. */
+function toFloats(bytes: Uint8Array, name: string): Float32Array {
+  const values = new Float32Array(bytes.slice().buffer);
+  const broken = values.findIndex((value) => !Number.isFinite(value));
+  if (broken >= 0) fail("format", `tensor "${name}": number ${broken} is ${values[broken]}, expected a finite number`);
+  return values;
+}
