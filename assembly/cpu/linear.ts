@@ -13,6 +13,7 @@ import {
   isFloat,
   PANEL,
   panelBytes,
+  Q8_0,
   scaleShift,
   scalesBytes,
   unpackCodes,
@@ -175,7 +176,7 @@ function linearCodes(
         const at = row * scaleStride;
         const a = codes + row * codeStride;
         const to = sums + (<usize>row << 5);
-        if (bits == 4) nibbles1(a, weight, blocks, codeOffset(type), scales, minima, codeScales + at, codeSums + at, valueSums + at, to);
+        if (bits == 4) nibbles1(a, weight, blocks, blockBytes(type), codeOffset(type), scales, minima, codeScales + at, codeSums + at, valueSums + at, to);
         else bytes1(a, weight, blocks, scales, codeScales + at, codeSums + at, to);
       }
     } else {
@@ -291,20 +292,38 @@ function codes4(
     const scale0 = v128.load(scales);
     const scale1 = v128.load(scales, 16);
     const at = <usize>(sub >> (5 - shift)) << 2;
-    addScaled(sums, s00, s01, scale0, scale1, rowScales + at);
-    addScaled(sums + 32, s10, s11, scale0, scale1, rowScales + at + scaleStride);
-    addScaled(sums + 64, s20, s21, scale0, scale1, rowScales + at + scaleStride * 2);
-    addScaled(sums + 96, s30, s31, scale0, scale1, rowScales + at + scaleStride * 3);
+    settle(sums, s00, s01, scale0, scale1, rowScales + at);
+    settle(sums + 32, s10, s11, scale0, scale1, rowScales + at + scaleStride);
+    settle(sums + 64, s20, s21, scale0, scale1, rowScales + at + scaleStride * 2);
+    settle(sums + 96, s30, s31, scale0, scale1, rowScales + at + scaleStride * 3);
     if (minima != 0) {
       const min0 = v128.load(minima);
       const min1 = v128.load(minima, 16);
-      addMinima(sums, min0, min1, rowSums + at);
-      addMinima(sums + 32, min0, min1, rowSums + at + scaleStride);
-      addMinima(sums + 64, min0, min1, rowSums + at + scaleStride * 2);
-      addMinima(sums + 96, min0, min1, rowSums + at + scaleStride * 3);
+      settleMinima(sums, min0, min1, rowSums + at);
+      settleMinima(sums + 32, min0, min1, rowSums + at + scaleStride);
+      settleMinima(sums + 64, min0, min1, rowSums + at + scaleStride * 2);
+      settleMinima(sums + 96, min0, min1, rowSums + at + scaleStride * 3);
       minima += 32;
     }
   }
+}
+
+/** One row's sums (8) += its integer sums, scaled. */
+// @ts-ignore: decorator
+@inline
+function settle(sums: usize, s0: v128, s1: v128, scale0: v128, scale1: v128, rowScale: usize): void {
+  const scale = v128.load32_splat(rowScale);
+  v128.store(sums, plusScaled(v128.load(sums), s0, scale0, scale));
+  v128.store(sums, plusScaled(v128.load(sums, 16), s1, scale1, scale), 16);
+}
+
+/** One row's sums (8) += the minima. */
+// @ts-ignore: decorator
+@inline
+function settleMinima(sums: usize, min0: v128, min1: v128, rowSum: usize): void {
+  const sum = v128.load32_splat(rowSum);
+  v128.store(sums, plusMinima(v128.load(sums), min0, sum));
+  v128.store(sums, plusMinima(v128.load(sums, 16), min1, sum), 16);
 }
 
 /** The same for one row. */
@@ -321,6 +340,8 @@ function codes1(
 ): void {
   const subblocks = nBlocks << (5 - shift);
   const bytes: usize = (<usize>1 << shift) << 1;
+  let sum0 = v128.load(sums);
+  let sum1 = v128.load(sums, 16);
   for (let sub: u32 = 0; sub < subblocks; sub++, scales += 32) {
     let s0 = i32x4.splat(0);
     let s1 = i32x4.splat(0);
@@ -331,12 +352,18 @@ function codes1(
     }
     a += bytes;
     const at = <usize>(sub >> (5 - shift)) << 2;
-    addScaled(sums, s0, s1, v128.load(scales), v128.load(scales, 16), rowScales + at);
+    const rowScale = v128.load32_splat(rowScales + at);
+    sum0 = plusScaled(sum0, s0, v128.load(scales), rowScale);
+    sum1 = plusScaled(sum1, s1, v128.load(scales, 16), rowScale);
     if (minima != 0) {
-      addMinima(sums, v128.load(minima), v128.load(minima, 16), rowSums + at);
+      const rowSum = v128.load32_splat(rowSums + at);
+      sum0 = plusMinima(sum0, v128.load(minima), rowSum);
+      sum1 = plusMinima(sum1, v128.load(minima, 16), rowSum);
       minima += 32;
     }
   }
+  v128.store(sums, sum0);
+  v128.store(sums, sum1, 16);
 }
 
 /**
@@ -347,6 +374,7 @@ function nibbles1(
   a: usize,
   panel: usize,
   nBlocks: u32,
+  stride: usize,
   offset: i32,
   scales: usize,
   minima: usize,
@@ -358,9 +386,9 @@ function nibbles1(
   const mask0 = i16x8.splat(0x000f);
   const mask1 = i16x8.splat(0x00f0);
   const mask2 = i16x8.splat(0x0f00);
-  v128.store(sums, i32x4.splat(0));
-  v128.store(sums, i32x4.splat(0), 16);
-  for (let b: u32 = 0; b < nBlocks; b++, scales += 32, panel += 128, a += 64) {
+  let sum0 = f32x4.splat(0);
+  let sum1 = f32x4.splat(0);
+  for (let b: u32 = 0; b < nBlocks; b++, scales += 32, panel += stride, a += 64) {
     const shared = i32x4.splat(-offset * load<i32>(rowCodeSums + (b << 2)));
     let s0 = shared;
     let s1 = shared;
@@ -386,12 +414,18 @@ function nibbles1(
     }
     s0 = i32x4.add(s0, i32x4.add(i32x4.shr_s(t0, 4), i32x4.shr_s(u0, 8)));
     s1 = i32x4.add(s1, i32x4.add(i32x4.shr_s(t1, 4), i32x4.shr_s(u1, 8)));
-    addScaled(sums, s0, s1, v128.load(scales), v128.load(scales, 16), rowScales + (b << 2));
+    const rowScale = v128.load32_splat(rowScales + (b << 2));
+    sum0 = plusScaled(sum0, s0, v128.load(scales), rowScale);
+    sum1 = plusScaled(sum1, s1, v128.load(scales, 16), rowScale);
     if (minima != 0) {
-      addMinima(sums, v128.load(minima), v128.load(minima, 16), rowSums + (b << 2));
+      const rowSum = v128.load32_splat(rowSums + (b << 2));
+      sum0 = plusMinima(sum0, v128.load(minima), rowSum);
+      sum1 = plusMinima(sum1, v128.load(minima, 16), rowSum);
       minima += 32;
     }
   }
+  v128.store(sums, sum0);
+  v128.store(sums, sum1, 16);
 }
 
 /** sums = row · panel for one row, 8-bit codes straight from the panel. */
@@ -405,9 +439,9 @@ function bytes1(
   sums: usize,
 ): void {
   const low = i16x8.splat(0xff);
-  v128.store(sums, i32x4.splat(0));
-  v128.store(sums, i32x4.splat(0), 16);
-  for (let b: u32 = 0; b < nBlocks; b++, scales += 32, panel += 256, a += 64) {
+  let sum0 = f32x4.splat(0);
+  let sum1 = f32x4.splat(0);
+  for (let b: u32 = 0; b < nBlocks; b++, scales += 32, panel += blockBytes(Q8_0), a += 64) {
     const shared = i32x4.splat(-128 * load<i32>(rowCodeSums + (b << 2)));
     let s0 = shared;
     let s1 = shared;
@@ -421,30 +455,26 @@ function bytes1(
       s0 = i32x4.add(s0, i32x4.dot_i16x8_s(c, i16x8.shr_u(w0, 8)));
       s1 = i32x4.add(s1, i32x4.dot_i16x8_s(c, i16x8.shr_u(w1, 8)));
     }
-    addScaled(sums, s0, s1, v128.load(scales), v128.load(scales, 16), rowScales + (b << 2));
+    const rowScale = v128.load32_splat(rowScales + (b << 2));
+    sum0 = plusScaled(sum0, s0, v128.load(scales), rowScale);
+    sum1 = plusScaled(sum1, s1, v128.load(scales, 16), rowScale);
   }
+  v128.store(sums, sum0);
+  v128.store(sums, sum1, 16);
 }
 
-/** sums (8) += (scale of the outputs · scale of the row) · integer sums. */
+/** sum + integer sums · (scale of the outputs · scale of the row). */
 // @ts-ignore: decorator
 @inline
-function addScaled(sums: usize, s0: v128, s1: v128, scale0: v128, scale1: v128, rowScale: usize): void {
-  const scale = v128.load32_splat(rowScale);
-  v128.store(sums, f32x4.add(v128.load(sums), f32x4.mul(f32x4.convert_i32x4_s(s0), f32x4.mul(scale0, scale))));
-  v128.store(
-    sums,
-    f32x4.add(v128.load(sums, 16), f32x4.mul(f32x4.convert_i32x4_s(s1), f32x4.mul(scale1, scale))),
-    16,
-  );
+function plusScaled(sum: v128, codes: v128, scale: v128, rowScale: v128): v128 {
+  return f32x4.add(sum, f32x4.mul(f32x4.convert_i32x4_s(codes), f32x4.mul(scale, rowScale)));
 }
 
-/** sums (8) += minima of the outputs · sum of the row's values. */
+/** sum + minima of the outputs · sum of the row's values. */
 // @ts-ignore: decorator
 @inline
-function addMinima(sums: usize, min0: v128, min1: v128, rowSum: usize): void {
-  const sum = v128.load32_splat(rowSum);
-  v128.store(sums, f32x4.add(v128.load(sums), f32x4.mul(min0, sum)));
-  v128.store(sums, f32x4.add(v128.load(sums, 16), f32x4.mul(min1, sum)), 16);
+function plusMinima(sum: v128, minima: v128, rowSum: v128): v128 {
+  return f32x4.add(sum, f32x4.mul(minima, rowSum));
 }
 
 /** Sums (rows, 8) of a panel to their place in out (rows, nOut); the last panel may be partly padding. */

@@ -10,9 +10,11 @@
 //                      8 bits: (2 halves, 8 words): 16-bit lane = pairs 2w, 2w+1
 //     5th bit          (2 halves) words after the 4-bit codes: bit s = pair s
 //     5th and 6th bit  (2 halves, 2 words) likewise: bits 2(s & 7), 2(s & 7) + 1 of word s >> 3 = pair s
-//   then the scales    (blocks, 8) f16, then for types with a minimum (blocks, 8) f16
-//     K-quants         (cols/256, 8) f32, minima likewise; (subblocks, 8) 8-bit factors, minima likewise
+//   then its scales  (8) f16, and for types with a minimum (8) f16
+//     K-quants       8-bit factors of its subblocks, (2, 8): of scales and minima, or of two halves (Q6_K); then scale and minimum,
+//                    f32 each, of one output of the 256-column superblock: block j of the eight carries those of output j
 //
+// So a panel is read from front to back, which is what memory delivers fastest.
 // Float panels are (cols, 8) in the file's own float type.
 
 import { half, halfIsBroken, loadHalf4 } from "./math";
@@ -82,8 +84,14 @@ function floatBytes(type: u32): u32 {
 /** Bytes of the codes of a block of 32 columns of a panel. */
 // @ts-ignore: decorator
 @inline
-export function blockBytes(type: u32): usize {
+function codesBytes(type: u32): usize {
   return <usize>codeBits(type) << 5;
+}
+/** Bytes of a block of 32 columns of a panel, scales included. */
+// @ts-ignore: decorator
+@inline
+export function blockBytes(type: u32): usize {
+  return codesBytes(type) + (isK(type) ? 24 : hasMinimum(type) ? 32 : 16);
 }
 
 /** Bytes of a row of `cols` weights as in the file. */
@@ -101,16 +109,9 @@ export function rowBytes(type: u32, cols: u32): usize {
 /** Bytes of a panel of `cols` columns; 0 for a type that is not computed, or columns that are no whole number of its blocks. */
 export function panelBytes(type: u32, cols: u32): usize {
   if (isFloat(type)) return <usize>cols * PANEL * floatBytes(type);
-  const blocks = <usize>(cols >> 5);
-  if (isK(type)) {
-    if ((cols & 255) != 0) return 0;
-    const supers = blocks >> 3;
-    if (type == Q6_K) return blocks * (blockBytes(type) + 16) + supers * 32;
-    return blocks * (blockBytes(type) + 16) + supers * 64;
-  }
-  if (type != Q4_0 && type != Q4_1 && type != Q5_0 && type != Q5_1 && type != Q8_0) return 0;
-  if ((cols & 31) != 0) return 0;
-  return blocks * (blockBytes(type) + (hasMinimum(type) ? 32 : 16));
+  if (!isK(type) && type != Q4_0 && type != Q4_1 && type != Q5_0 && type != Q5_1 && type != Q8_0) return 0;
+  if ((cols & (isK(type) ? 255 : 31)) != 0) return 0;
+  return <usize>(cols >> 5) * blockBytes(type);
 }
 
 /**
@@ -125,7 +126,7 @@ export function packPanel(type: u32, source: usize, nRows: u32, cols: u32, panel
     if (isFloat(type)) {
       if (packFloats(type, from, cols, panel, row) < 0) return NOT_FINITE;
     } else {
-      const scales = panel + <usize>(cols >> 5) * blockBytes(type);
+      const scales = panel + codesBytes(type);
       if (isK(type) ? splitK(type, from, cols, codes, scales, row) : split(type, from, cols, codes, scales, row))
         return NOT_FINITE;
       packCodes(type, codes, cols, panel, row);
@@ -149,21 +150,20 @@ function packFloats(type: u32, from: usize, cols: u32, panel: usize, row: u32): 
   return 0;
 }
 
-/** One row of a type of 32-weight blocks -> its codes, a byte each, and its f16 scales. True where a scale is not finite. */
+/** One row of a type of 32-weight blocks -> its codes, a byte each, and its scales, from those of the panel's first block on. True where a scale is not finite. */
 function split(type: u32, from: usize, cols: u32, codes: usize, scales: usize, row: u32): bool {
   const blocks = cols >> 5;
-  const minima = scales + (<usize>blocks << 4);
   const low = i8x16.splat(15);
-  for (let b: u32 = 0; b < blocks; b++) {
-    const at = ((b << 3) + row) << 1;
+  scales += <usize>row << 1;
+  for (let b: u32 = 0; b < blocks; b++, scales += blockBytes(type)) {
     const scale = load<u16>(from);
     if (halfIsBroken(scale)) return true;
-    store<u16>(scales + at, scale);
+    store<u16>(scales, scale);
     from += 2;
     if (hasMinimum(type)) {
       const minimum = load<u16>(from);
       if (halfIsBroken(minimum)) return true;
-      store<u16>(minima + at, minimum);
+      store<u16>(scales, minimum, 16);
       from += 2;
     }
     if (type == Q8_0) {
@@ -190,16 +190,19 @@ function split(type: u32, from: usize, cols: u32, codes: usize, scales: usize, r
   return false;
 }
 
-/** One row of a K-quant -> its codes, a byte each, its f32 scales and its 8-bit factors. True where a scale is not finite. */
+/** One row of a K-quant -> the same. True where a scale is not finite. */
 function splitK(type: u32, from: usize, cols: u32, codes: usize, scales: usize, row: u32): bool {
   const supers = cols >> 8;
+  const stride = blockBytes(type);
+  const superBytes = stride << 3;
   if (type == Q6_K) {
-    const factors = scales + (<usize>supers << 5);
-    for (let s: u32 = 0; s < supers; s++, from += 210, codes += 256) {
+    for (let s: u32 = 0; s < supers; s++, from += 210, codes += 256, scales += superBytes) {
       const scale = load<u16>(from + 208);
       if (halfIsBroken(scale)) return true;
-      store<f32>(scales + (((s << 3) + row) << 2), half(scale));
-      for (let f: u32 = 0; f < 16; f++) store<u8>(factors + (((s << 4) + f) << 3) + row, load<u8>(from + 192 + f));
+      store<f32>(scales + row * stride, half(scale), 16);
+      for (let f: u32 = 0; f < 16; f++) {
+        store<u8>(scales + (f >> 1) * stride + ((f & 1) << 3) + row, load<u8>(from + 192 + f));
+      }
       // 128 weights at a time: two nibbles a byte of `ql`, four pairs of high bits a byte of `qh`.
       for (let k: u32 = 0; k < 256; k++) {
         const part = k >> 7;
@@ -212,17 +215,13 @@ function splitK(type: u32, from: usize, cols: u32, codes: usize, scales: usize, 
     }
     return false;
   }
-  const minima = scales + (<usize>supers << 5);
-  const factors = minima + (<usize>supers << 5);
-  const minimumFactors = factors + (<usize>supers << 6);
   const bytes: usize = type == Q4_K ? 144 : 176;
-  for (let s: u32 = 0; s < supers; s++, from += bytes, codes += 256) {
+  for (let s: u32 = 0; s < supers; s++, from += bytes, codes += 256, scales += superBytes) {
     const scale = load<u16>(from);
     const minimum = load<u16>(from + 2);
     if (halfIsBroken(scale) || halfIsBroken(minimum)) return true;
-    const at = ((s << 3) + row) << 2;
-    store<f32>(scales + at, half(scale));
-    store<f32>(minima + at, -half(minimum));
+    store<f32>(scales + row * stride, half(scale), 16);
+    store<f32>(scales + row * stride, -half(minimum), 20);
     const packed = from + 4;
     for (let f: u32 = 0; f < 8; f++) {
       // Eight pairs of 6-bit factors in 12 bytes: the first four lie whole, the others lend their high bits from them.
@@ -235,9 +234,8 @@ function splitK(type: u32, from: usize, cols: u32, codes: usize, scales: usize, 
         factor = (both & 15) | ((load<u8>(packed + f - 4) >> 6) << 4);
         minimumFactor = (both >> 4) | ((load<u8>(packed + f) >> 6) << 4);
       }
-      const place = (((s << 3) + f) << 3) + row;
-      store<u8>(factors + place, <u8>factor);
-      store<u8>(minimumFactors + place, <u8>minimumFactor);
+      store<u8>(scales + f * stride + row, <u8>factor);
+      store<u8>(scales + f * stride + row, <u8>minimumFactor, 8);
     }
     const nibbles = from + (type == Q4_K ? 16 : 48);
     for (let k: u32 = 0; k < 256; k++) {
@@ -298,27 +296,54 @@ export function scalesBytes(type: u32, cols: u32): usize {
 /** A panel's scales, then (types with a minimum) its minima, to f32: out (subblocks, 8), minima (subblocks, 8). */
 export function unpackScales(type: u32, panel: usize, cols: u32, out: usize): void {
   const blocks = cols >> 5;
-  let at = panel + <usize>blocks * blockBytes(type);
+  const stride = blockBytes(type);
+  const minima = <usize>(cols >> scaleShift(type)) << 5;
+  let at = panel + codesBytes(type);
   if (!isK(type)) {
-    const vectors = (blocks << 1) << <u32>hasMinimum(type);
-    for (let i: u32 = 0; i < vectors; i++, at += 8, out += 16) v128.store(out, loadHalf4(at));
+    for (let b: u32 = 0; b < blocks; b++, at += stride, out += 32) {
+      v128.store(out, loadHalf4(at));
+      v128.store(out, loadHalf4(at + 8), 16);
+      if (hasMinimum(type)) {
+        v128.store(out + minima, loadHalf4(at + 16));
+        v128.store(out + minima, loadHalf4(at + 24), 16);
+      }
+    }
     return;
   }
-  const supers = cols >> 8;
-  const perSuper: u32 = 256 >> scaleShift(type);
-  const kinds: u32 = hasMinimum(type) ? 2 : 1;
-  let factors = at + ((<usize>supers << 5) << (kinds - 1));
-  for (let kind: u32 = 0; kind < kinds; kind++) {
-    for (let s: u32 = 0; s < supers; s++, at += 32) {
-      const first = v128.load(at);
-      const second = v128.load(at, 16);
-      for (let f: u32 = 0; f < perSuper; f++, factors += 8, out += 32) {
-        const eight = type == Q6_K ? v128.load8x8_s(factors) : v128.load8x8_u(factors);
-        v128.store(out, f32x4.mul(first, f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_s(eight))));
-        v128.store(out, f32x4.mul(second, f32x4.convert_i32x4_s(i32x4.extend_high_i16x8_s(eight))), 16);
+  for (let b: u32 = 0; b < blocks; b += 8) {
+    const first = fourSupers(at, stride);
+    const second = fourSupers(at + (stride << 2), stride);
+    const firstMinima = fourSupers(at + 4, stride);
+    const secondMinima = fourSupers(at + (stride << 2) + 4, stride);
+    for (let j: u32 = 0; j < 8; j++, at += stride, out += 32) {
+      if (type == Q6_K) {
+        scaleFactors(v128.load8x8_s(at), first, second, out);
+        out += 32;
+        scaleFactors(v128.load8x8_s(at, 8), first, second, out);
+      } else {
+        scaleFactors(v128.load8x8_u(at), first, second, out);
+        scaleFactors(v128.load8x8_u(at, 8), firstMinima, secondMinima, out + minima);
       }
     }
   }
+}
+
+/** The f32 behind the factors of four successive blocks. */
+// @ts-ignore: decorator
+@inline
+function fourSupers(at: usize, stride: usize): v128 {
+  let four = v128.load32_zero(at + 16);
+  four = v128.load32_lane(at + stride + 16, four, 1);
+  four = v128.load32_lane(at + stride * 2 + 16, four, 2);
+  return v128.load32_lane(at + stride * 3 + 16, four, 3);
+}
+
+/** out (8) = factors (8 lanes of 16 bits) · the outputs' f32. */
+// @ts-ignore: decorator
+@inline
+function scaleFactors(factors: v128, first: v128, second: v128, out: usize): void {
+  v128.store(out, f32x4.mul(first, f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_s(factors))));
+  v128.store(out, f32x4.mul(second, f32x4.convert_i32x4_s(i32x4.extend_high_i16x8_s(factors))), 16);
 }
 
 /**
