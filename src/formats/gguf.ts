@@ -301,7 +301,7 @@ class Header implements Gguf {
     if (n > most)
       fail(
         "format",
-        `GGUF: got ${n.toLocaleString("en")} ${what}; a file of this size can hold ${most.toLocaleString("en")}: it is broken`,
+        `GGUF: got ${n.toLocaleString("en")} ${what}; a file of this size can hold ${most.toLocaleString("en")}: it is cut off or broken; download it again`,
       );
     return n;
   }
