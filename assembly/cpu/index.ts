@@ -16,3 +16,4 @@ export { rmsNorm } from "./norm";
 export { embed, embedScratchBytes, packPanel, panelBytes, rowBytes } from "./quant";
 export { ropeAppend } from "./rope";
 export { mergeStates } from "./state";
+export { topK } from "./top_k";

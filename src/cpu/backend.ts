@@ -256,7 +256,7 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = MEM
       cpu.swiglu((gate as CpuTensor).at, (up as CpuTensor).at, (out as CpuTensor).at, gate.rows * gate.cols);
     },
 
-    candidates: async () => fail("internal", ""),
+    candidates: async (logits, requests, k) => candidates(cpu, logits as CpuTensor, requests, k),
     async logits(logits, row) {
       const { at, cols } = logits as CpuTensor;
       return f32(cpu, at + row * cols * 4, cols).slice();
@@ -270,6 +270,44 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = MEM
     const { at, type, rows, cols } = weight as CpuWeight;
     cpu.linear((x as CpuTensor).at, at, typeId(type), (out as CpuTensor).at, x.rows, cols, rows, add, scratch);
   }
+}
+
+function candidates(cpu: CpuModule, logits: CpuTensor, requests: readonly Request[], k: number): Candidates {
+  const { rows, cols } = logits;
+  const width = Math.min(k, cols);
+  const found: Candidates = {
+    k: width,
+    ids: new Uint32Array(rows * width),
+    adjusted: new Float32Array(rows * width),
+    raw: new Float32Array(rows * width),
+    rawLse: new Float64Array(rows),
+    adjustedLse: new Float64Array(rows),
+    target: new Float32Array(rows),
+  };
+  const mark = cpu.mark();
+  const most = Math.max(...requests.map((request) => request.edits.length));
+  const edits = allocate(cpu, most * 4 + width * 12 + 16, "candidates");
+  const ids = edits + most * 4;
+  const adjusted = ids + width * 4;
+  const raw = adjusted + width * 4;
+  const lses = allocate(cpu, 16, "candidates");
+  try {
+    requests.forEach((request, row) => {
+      u32(cpu, edits, request.edits.length).set(request.edits);
+      const at = logits.at + row * cols * 4;
+      const { inverseTemperature, target } = request;
+      const status = cpu.topK(at, cols, edits, request.edits.length / 4, inverseTemperature, width, ids, adjusted, raw, lses);
+      if (status < 0) fail("format", "the model computed logits that are not numbers: its weights are broken");
+      found.ids.set(u32(cpu, ids, width), row * width);
+      found.adjusted.set(f32(cpu, adjusted, width), row * width);
+      found.raw.set(f32(cpu, raw, width), row * width);
+      [found.rawLse[row], found.adjustedLse[row]] = f64(cpu, lses, 2);
+      if (target !== undefined) found.target[row] = f32(cpu, at + target * 4, 1)[0];
+    });
+  } finally {
+    cpu.release(mark);
+  }
+  return found;
 }
 
 /** Reads a weight's rows in pieces of whole panels, and packs each into its place. */
