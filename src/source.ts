@@ -86,7 +86,7 @@ function blobSource(blob: Blob, name: string): ByteSource {
     name,
     size: blob.size,
     read,
-    stream: (offset, length, signal) => inChunks(offset, length, (at, count) => read(at, count, signal)),
+    stream: (offset, length, signal) => inChunks(offset, length, (at, count) => read(at, count, signal), signal),
     close() {},
   };
 }
@@ -128,7 +128,7 @@ async function openFile(path: string | URL, name: string): Promise<ByteSource> {
     return {
       name,
       size,
-      read: (offset, length, signal) => {
+      async read(offset, length, signal) {
         checkRange(name, size, offset, length);
         return readInto(new Uint8Array(length), offset, signal);
       },
@@ -142,6 +142,7 @@ async function openFile(path: string | URL, name: string): Promise<ByteSource> {
             const buffer = idle.pop() ?? new Uint8Array(Math.min(length, CHUNK_BYTES));
             return readInto(buffer.length === count ? buffer : buffer.subarray(0, count), at, signal);
           },
+          signal,
           (done) => {
             idle = [done];
           },
@@ -160,6 +161,7 @@ async function* inChunks(
   offset: number,
   length: number,
   read: (offset: number, length: number) => Promise<Uint8Array>,
+  signal?: AbortSignal,
   done?: (chunk: Uint8Array) => void,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const end = offset + length;
@@ -170,6 +172,7 @@ async function* inChunks(
       const chunk = await coming;
       at += chunk.length;
       coming = start(at);
+      signal?.throwIfAborted();
       yield chunk;
       done?.(chunk);
     }
