@@ -25,6 +25,8 @@ import {
 const TILE_COLS: u32 = 1024;
 /** Up to this many rows, codes of 4 or 8 bits are used straight from the panel. */
 const FEW_ROWS: u32 = 2;
+/** Activations below this are zeros. */
+const SMALLEST: f32 = 1e-30;
 
 /** Bytes of scratch that linear needs. */
 export function linearScratchBytes(type: u32, rows: u32, cols: u32): usize {
@@ -203,14 +205,17 @@ function linearCodes(
   }
 }
 
-/** Rounds one row to 16 bits: codes (blocks, 32) i16; per block its scale, the sum of its codes, and scale times sum. */
+/**
+ * Rounds one row to 16 bits: codes (blocks, 32) i16; per block its scale, the sum of its codes, and scale times sum.
+ * A block whose largest value is below SMALLEST counts as zeros: the inverse of its scale would leave f32's range.
+ */
 function roundTo16(x: usize, blocks: u32, codes: usize, scales: usize, sums: usize, valueSums: usize): void {
   for (let b: u32 = 0; b < blocks; b++, x += 128, codes += 64) {
     let top = f32x4.abs(v128.load(x));
     for (let i: usize = 16; i < 128; i += 16) top = f32x4.max(top, f32x4.abs(v128.load(x + i)));
     const largest = max4(top);
     const scale = largest / <f32>32767;
-    const inverse = f32x4.splat(largest > 0 ? <f32>32767 / largest : 0);
+    const inverse = f32x4.splat(largest > SMALLEST ? <f32>32767 / largest : 0);
     let sum = i32x4.splat(0);
     for (let i: usize = 0; i < 64; i += 16) {
       const low = i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.mul(v128.load(x + (i << 1)), inverse)));

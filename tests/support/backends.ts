@@ -1,0 +1,149 @@
+// The backends that one suite of tests runs over, and how tests put numbers in and take them out through the contract alone.
+// Knows how each backend is made; nothing of what its operations should compute.
+
+import * as assert from "uvu/assert";
+import type { Backend, Batch, Shape, Tensor, Weight } from "../../src/backend.ts";
+import { createCpuBackend } from "../../src/cpu/backend.ts";
+import { FurcateError } from "../../src/errors.ts";
+import type { GgmlType } from "../../src/formats/gguf.ts";
+import { newCpuModule } from "../../src/wasm.ts";
+
+export interface BackendUnderTest {
+  readonly name: string;
+  /** Whether a row's result is the same, bit for bit, whatever rows come with it and however its attention is parted. */
+  readonly exact: boolean;
+  create(shape?: Partial<Shape>, memoryLimit?: number): Promise<Backend>;
+}
+
+interface Factory extends BackendUnderTest {
+  /** Why this backend cannot run here. */
+  readonly missing?: string;
+}
+
+const FACTORIES: readonly Factory[] = [
+  {
+    name: "wasm",
+    exact: true,
+    create: async (shape, memoryLimit) => createCpuBackend(await newCpuModule(), { ...SHAPE, ...shape }, memoryLimit),
+  },
+];
+
+/** For tests that look at one operation and not at a model's sizes. */
+const SHAPE: Shape = {
+  dim: 64,
+  hiddenDim: 128,
+  nLayers: 1,
+  nHeads: 2,
+  nKvHeads: 2,
+  headDim: 32,
+  ropeDim: 32,
+  vocab: 64,
+  ropePairs: "interleaved",
+};
+
+/** Calls `register` for each backend that can run here, and says which cannot. */
+export function eachBackend(register: (backend: BackendUnderTest) => void): void {
+  for (const factory of FACTORIES) {
+    if (factory.missing) console.log(`skipped: kernels on ${factory.name}: ${factory.missing}`);
+    else register(factory);
+  }
+}
+
+/** Largest error allowed: |got - want| ≤ atol + rtol · |want|. */
+export interface Bound {
+  readonly atol: number;
+  readonly rtol: number;
+}
+
+/** Fails on the first number out of bounds; NaN is. Returns the largest |got - want|. */
+export function close(got: ArrayLike<number>, want: ArrayLike<number>, bound: Bound, what: string): number {
+  assert.is(got.length, want.length, `${what}: length`);
+  let worst = 0;
+  for (let i = 0; i < want.length; i++) {
+    const error = Math.abs(got[i] - want[i]);
+    if (!(error <= bound.atol + bound.rtol * Math.abs(want[i])))
+      assert.unreachable(`${what}: number ${i} is ${got[i]}, expected ${want[i]} (off by ${error})`);
+    worst = Math.max(worst, error);
+  }
+  return worst;
+}
+
+/** Equal bit for bit: 0 is not -0, and NaN is itself. */
+export function sameBits(got: Float32Array, want: Float32Array, what: string): void {
+  assert.is(got.length, want.length, `${what}: length`);
+  const [a, b] = [bitsOf(got), bitsOf(want)];
+  for (let i = 0; i < a.length; i++)
+    if (a[i] !== b[i]) assert.unreachable(`${what}: number ${i} is ${got[i]}, expected the bits of ${want[i]}`);
+}
+
+const bitsOf = (x: Float32Array) => new Uint32Array(x.buffer, x.byteOffset, x.length);
+
+/** Fails unless `run` ends in a FurcateError of this code whose message matches. */
+export async function rejects(run: () => unknown, code: string, message: RegExp, what = ""): Promise<void> {
+  try {
+    await run();
+  } catch (error) {
+    assert.instance(error, FurcateError, `${what} throws ${error}, expected a FurcateError`);
+    assert.is((error as FurcateError).code, code, `${what}: ${(error as FurcateError).message}`);
+    assert.match((error as FurcateError).message, message);
+    return;
+  }
+  assert.unreachable(`${what} throws nothing, expected a FurcateError "${code}"`);
+}
+
+/** A batch of rows that need no cache. */
+export function plainBatch(ids: ArrayLike<number>, ropeDim = 0): Batch {
+  const turns = Float32Array.from({ length: ids.length * ropeDim }, (_, i) => 1 - (i & 1));
+  return {
+    ids: Uint32Array.from(ids),
+    turns,
+    slots: new Uint32Array(2 * ids.length),
+    context: { blocks: new Uint32Array(0), length: 0 },
+  };
+}
+
+/** A weight from its file's bytes. */
+export function newWeight(
+  backend: Backend,
+  type: string,
+  rows: number,
+  cols: number,
+  data: Uint8Array,
+): Promise<Weight> {
+  let at = 0;
+  return backend.weight("test", type as GgmlType, rows, cols, async (length) => {
+    at += length;
+    return data.slice(at - length, at);
+  });
+}
+
+/** A tensor with these finite values (rows, cols); rows ≤ maxRows. */
+export async function newTensor(
+  backend: Backend,
+  values: ArrayLike<number>,
+  rows: number,
+  cols: number,
+  ropeDim: number,
+): Promise<Tensor> {
+  // A table of F32 is what the contract takes in whole matrices; its rows, looked up in order, are the tensor.
+  const table = await newWeight(backend, "F32", rows, cols, new Uint8Array(Float32Array.from(values).buffer));
+  const out = backend.tensor(rows, cols);
+  backend.embed(
+    table,
+    backend.prepare(
+      plainBatch(
+        Array.from({ length: rows }, (_, i) => i),
+        ropeDim,
+      ),
+    ),
+    out,
+  );
+  return out;
+}
+
+/** All values of a tensor. */
+export async function valuesOf(backend: Backend, tensor: Tensor): Promise<Float32Array> {
+  const out = new Float32Array(tensor.rows * tensor.cols);
+  for (let row = 0; row < tensor.rows; row++) out.set(await backend.logits(tensor, row), row * tensor.cols);
+  return out;
+}
