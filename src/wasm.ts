@@ -2,7 +2,7 @@
 // The only file that names WebAssembly. Knows nothing of what the modules compute.
 
 import { instantiate as instantiateCpu } from "../build/cpu.js";
-import * as inlined from "../build/modules.js";
+import { cpu, text } from "../build/modules.js";
 import { instantiate as instantiateText } from "../build/text.js";
 import { fail } from "./errors.ts";
 
@@ -31,7 +31,7 @@ const compiling = new Map<keyof CompiledModules, Promise<WebAssembly.Module>>();
 function compile(name: keyof CompiledModules): Promise<WebAssembly.Module> {
   let module = compiling.get(name);
   if (!module) {
-    module = unpack(inlined[name]).then((bytes) => WebAssembly.compile(bytes));
+    module = unpack({ text, cpu }[name]).then((bytes) => WebAssembly.compile(bytes));
     module.catch(() => compiling.delete(name));
     compiling.set(name, module);
   }

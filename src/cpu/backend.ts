@@ -42,13 +42,14 @@ interface CpuBatch extends PreparedBatch {
 const MAX_ROWS = 64;
 /** The largest piece of a file that is held beside its packed form. */
 const STAGING_BYTES = 1 << 20;
-const MEMORY_BYTES = 2 ** 32 - 2 ** 16;
+/** What WebAssembly memory can hold. */
+export const WASM_BYTES = 2 ** 32 - 2 ** 16;
 
 /** A CPU backend over a fresh instance of cpu.wasm; at most `memoryLimit` bytes. */
-export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = MEMORY_BYTES): Backend {
+export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = WASM_BYTES): Backend {
   const { dim, hiddenDim, nLayers, nHeads, nKvHeads, headDim, ropeDim, vocab } = shape;
   const group = nHeads / nKvHeads;
-  const limit = Math.min(memoryLimit, MEMORY_BYTES);
+  const limit = Math.min(memoryLimit, WASM_BYTES);
   const BLOCK = cpu.BLOCK.value;
   const layerBytes = cpu.kvLayerBytes(nKvHeads, headDim);
   const blockBytes = layerBytes * nLayers;
@@ -149,7 +150,12 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = MEM
     },
     copyBlock(from, to, nTokens) {
       // Keys lie dimension by dimension, so all of a block moves, whatever part of it is tokens.
-      if (nTokens > 0) u8(cpu, 0, cpu.memory.buffer.byteLength).copyWithin(blockAddress[to], blockAddress[from], blockAddress[from] + blockBytes);
+      if (nTokens > 0)
+        u8(cpu, 0, cpu.memory.buffer.byteLength).copyWithin(
+          blockAddress[to],
+          blockAddress[from],
+          blockAddress[from] + blockBytes,
+        );
     },
 
     prepare(batch: Batch): CpuBatch {
@@ -225,12 +231,36 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = MEM
     attendPrefill(q, layer, batch, out) {
       const { context, ctxLen, rows } = batch as CpuBatch;
       const [qAt, outAt] = [(q as CpuTensor).at, (out as CpuTensor).at];
-      cpu.attendPrefill(qAt, context, ctxLen, layer * layerBytes, outAt, lseScratch(), rows, nHeads, nKvHeads, headDim, scratch);
+      cpu.attendPrefill(
+        qAt,
+        context,
+        ctxLen,
+        layer * layerBytes,
+        outAt,
+        lseScratch(),
+        rows,
+        nHeads,
+        nKvHeads,
+        headDim,
+        scratch,
+      );
     },
     attendContext(q, layer, batch, states) {
       const { context, ctxLen, rows } = batch as CpuBatch;
       const { values, lse } = states as CpuStates;
-      cpu.attendContext((q as CpuTensor).at, context, ctxLen, layer * layerBytes, values, lse, rows, nHeads, nKvHeads, headDim, scratch);
+      cpu.attendContext(
+        (q as CpuTensor).at,
+        context,
+        ctxLen,
+        layer * layerBytes,
+        values,
+        lse,
+        rows,
+        nHeads,
+        nKvHeads,
+        headDim,
+        scratch,
+      );
     },
     attendDecode(q, layer, batch, states) {
       const { tails, tailStride, decLens, rows } = batch as CpuBatch;
@@ -239,7 +269,20 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = MEM
       const valuesAt = values + rows * nHeads * headDim * 4;
       const lseAt = lse + rows * nHeads * 4;
       const offset = layer * layerBytes;
-      cpu.attendDecode((q as CpuTensor).at, tails, tailStride, decLens, offset, valuesAt, lseAt, rows, nHeads, nKvHeads, headDim, scratch);
+      cpu.attendDecode(
+        (q as CpuTensor).at,
+        tails,
+        tailStride,
+        decLens,
+        offset,
+        valuesAt,
+        lseAt,
+        rows,
+        nHeads,
+        nKvHeads,
+        headDim,
+        scratch,
+      );
     },
     mergeStates(states, batch, out) {
       const { values, lse } = states as CpuStates;
@@ -250,7 +293,22 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = MEM
       const [qAt, outAt] = [(q as CpuTensor).at, (out as CpuTensor).at];
       const states = scratch + attendBytes;
       const offset = layer * layerBytes;
-      cpu.attendOnePart(qAt, context, ctxLen, tails, tailStride, decLens, offset, outAt, rows, nHeads, nKvHeads, headDim, states, scratch);
+      cpu.attendOnePart(
+        qAt,
+        context,
+        ctxLen,
+        tails,
+        tailStride,
+        decLens,
+        offset,
+        outAt,
+        rows,
+        nHeads,
+        nKvHeads,
+        headDim,
+        states,
+        scratch,
+      );
     },
     swiglu(gate, up, out) {
       cpu.swiglu((gate as CpuTensor).at, (up as CpuTensor).at, (out as CpuTensor).at, gate.rows * gate.cols);
@@ -296,7 +354,18 @@ function candidates(cpu: CpuModule, logits: CpuTensor, requests: readonly Reques
       u32(cpu, edits, request.edits.length).set(request.edits);
       const at = logits.at + row * cols * 4;
       const { inverseTemperature, target } = request;
-      const status = cpu.topK(at, cols, edits, request.edits.length / 4, inverseTemperature, width, ids, adjusted, raw, lses);
+      const status = cpu.topK(
+        at,
+        cols,
+        edits,
+        request.edits.length / 4,
+        inverseTemperature,
+        width,
+        ids,
+        adjusted,
+        raw,
+        lses,
+      );
       if (status < 0) fail("format", "the model computed logits that are not numbers: its weights are broken");
       found.ids.set(u32(cpu, ids, width), row * width);
       found.adjusted.set(f32(cpu, adjusted, width), row * width);

@@ -1,0 +1,443 @@
+// The loop: prefill the prompt once, draw n first tokens from it, then step all samples together until each has ended.
+// Finished rows leave the batch at once, waiting samples take their places. Knows the order of work and what a call reports;
+// nothing of layers, of kernels, or of how prompts became ids.
+
+import type { Choice, Chunk, Result, Score, Stats, TokenLogprob } from "./api.ts";
+import type { Backend, Candidates, Edits, Tensor } from "./backend.ts";
+import type { Cache, Path, Tail } from "./cache.ts";
+import type { ModelConfig } from "./config.ts";
+import { fail } from "./errors.ts";
+import type { AttentionPath, Forward, Row } from "./model.ts";
+import type { CallOptions } from "./options.ts";
+import { planSamples } from "./plan.ts";
+import { rankChoices } from "./rank.ts";
+import { choiceSeed, type Drawn, type Sampler } from "./sampler.ts";
+import { type ChoiceText, createChoiceText } from "./text.ts";
+import type { ModelTokenizer } from "./tokenizer.ts";
+import type { TextModule } from "./wasm.ts";
+
+/** A loaded model's parts, as the loop uses them. */
+export interface Engine {
+  readonly text: TextModule;
+  readonly config: ModelConfig;
+  readonly backend: Backend;
+  readonly forward: Forward;
+  readonly cache: Cache;
+  readonly sampler: Sampler;
+  readonly tokenizer: ModelTokenizer;
+  /** Most tokens of one sequence. */
+  readonly contextLength: number;
+  /** Why another backend was not used. */
+  readonly fallback?: string;
+  disposed: boolean;
+}
+
+/** What a stream hears of a call, and how it ends choices. */
+export interface Listener {
+  emit(chunk: Chunk): void;
+  /** Whether this choice was stopped from outside. */
+  isStopped(index: number): boolean;
+}
+
+/** Candidates that come back for each row: enough that a draw beyond them is rare (tests count it). */
+const CANDIDATES = 64;
+/** Bytes of K/V that stay for prompts to come when nobody holds them. */
+const KEPT_BYTES = 256 << 20;
+/** Fewest shared tokens for which reading them once for all samples pays. */
+const LEAST_SHARED = 1;
+
+/** One choice on its way. */
+interface Sample {
+  readonly index: number;
+  readonly text: ChoiceText;
+  readonly ids: number[];
+  readonly logprobs: TokenLogprob[];
+  /** Sum of the raw log-probabilities of the tokens drawn, and how many they are. */
+  logprobSum: number;
+  drawn: number;
+  tail?: Tail;
+  finishReason?: Choice["finishReason"];
+}
+
+/** Generates n choices from a prompt. Errors: `context-length`, `memory`, `disposed`; an abort throws signal.reason. */
+export async function generate(
+  engine: Engine,
+  promptIds: Uint32Array,
+  options: CallOptions,
+  listener?: Listener,
+): Promise<Result> {
+  const { backend, cache, sampler, contextLength } = engine;
+  const { n, sampling, signal } = options;
+  checkPrompt(engine, promptIds);
+  const maxTokens = Math.min(options.maxTokens, contextLength - promptIds.length);
+  if (options.maxTokens > 0 && maxTokens === 0) {
+    fail("context-length", `a prompt of ${promptIds.length} tokens leaves no room in the context of ${contextLength}`);
+  }
+  const places = planSamples(backend, cache.maxBlocks, promptIds.length, maxTokens, n);
+  const watch = stopwatch();
+  const path = cache.acquire(promptIds);
+  const samples: Sample[] = Array.from({ length: n }, (_, index) => ({
+    index,
+    text: createChoiceText(engine.tokenizer.newDecoder(), options.stop),
+    ids: [],
+    logprobs: [],
+    logprobSum: 0,
+    drawn: 0,
+  }));
+  sampler.begin(sampling, promptIds, n);
+  try {
+    // The last token runs in any case: its logits are wanted.
+    const cachedTokens = Math.min(path.length, promptIds.length - 1);
+    const logits = await prefill(engine, path, promptIds, signal, maxTokens > 0 ? 1 : 0);
+    watch.prefilled();
+
+    if (maxTokens === 0) for (const sample of samples) finish(sample, "length");
+    else {
+      // All first tokens are drawn from the one row of logits, each by its own sample.
+      const draw = await candidatesOf(logits as Tensor, [samples[0]]);
+      for (const sample of samples) take(sample, await draw(0, sample));
+    }
+
+    const context = { blocks: path.blocks(), length: promptIds.length };
+    const waiting = samples.filter((sample) => !sample.finishReason);
+    let active: Sample[] = [];
+    while (waiting.length + active.length > 0) {
+      await breathe(engine, signal);
+      for (const sample of [...active, ...waiting]) if (listener?.isStopped(sample.index)) finish(sample, "abort");
+      active = active.filter((sample) => !sample.finishReason);
+      while (active.length < places && waiting.length > 0) {
+        const sample = waiting.shift() as Sample;
+        if (sample.finishReason) continue;
+        sample.tail = cache.newTail();
+        active.push(sample);
+      }
+      if (active.length === 0) continue;
+
+      const attention = choosePath(options.attention, active.length, promptIds.length);
+      const rows = active.map((sample) => nextRow(sample));
+      const tails = active.map((sample) => sample.tail as Tail);
+      watch.stepBegins(attention, context.blocks.length, tails);
+      const out = engine.forward.decode(
+        rows,
+        context,
+        { blocks: tails.map((tail) => tail.blocks()), lengths: Uint32Array.from(tails, (tail) => tail.length) },
+        attention,
+      );
+      const draw = await candidatesOf(out, active);
+      for (let row = 0; row < active.length; row++) take(active[row], await draw(row, active[row]));
+      watch.stepEnds();
+      active = active.filter((sample) => !sample.finishReason);
+    }
+
+    const choices = samples.map((sample) => choiceOf(sample));
+    if (options.rank) await rankChoices(choices, options.rank, options.answer);
+    const completionTokens = samples.reduce((sum, sample) => sum + sample.ids.length, 0);
+    return {
+      choices,
+      usage: { promptTokens: promptIds.length, cachedTokens, completionTokens },
+      stats: watch.stats(
+        engine,
+        options,
+        samples.reduce((sum, sample) => sum + sample.drawn, 0),
+      ),
+    };
+  } finally {
+    for (const sample of samples) release(sample);
+    path.release();
+    trim(engine);
+  }
+
+  /** Rows of logits -> a function that draws a sample's token from a row. */
+  async function candidatesOf(
+    out: Tensor,
+    of: readonly Sample[],
+  ): Promise<(row: number, sample: Sample) => Promise<Token>> {
+    const edits = of.map((sample) => sampler.edits(sample.index));
+    const requests = edits.map((edits) => ({ edits, inverseTemperature: sampler.inverseTemperature }));
+    const candidates = await backend.candidates(out, requests, Math.max(CANDIDATES, sampling.logprobs));
+    return async (row, sample) => {
+      let all: Float32Array | undefined;
+      let drawn = sampler.draw(sample.index, candidates, row);
+      if (!drawn) {
+        all = await backend.logits(out, row);
+        drawn = sampler.drawFromLogits(sample.index, all, candidates, row);
+      }
+      return { ...drawn, top: options.wantsLogprobs ? await alternatives(out, row, edits[row], candidates, all) : [] };
+    };
+  }
+
+  async function alternatives(
+    out: Tensor,
+    row: number,
+    edits: Edits,
+    candidates: Candidates,
+    all: Float32Array | undefined,
+  ): Promise<Drawn[]> {
+    const count = sampling.logprobs;
+    if (count === 0) return [];
+    return (
+      sampler.top(count, edits, candidates, row) ??
+      sampler.topFromLogits(count, all ?? (await backend.logits(out, row)))
+    );
+  }
+
+  /** A drawn token becomes part of its sample, or ends it. */
+  function take(sample: Sample, { id, logprob, top }: Token): void {
+    const { tokenizer } = engine;
+    sampler.accept(sample.index, id);
+    sample.logprobSum += logprob;
+    sample.drawn++;
+    if (tokenizer.eosIds.has(id) && !options.ignoreEos) {
+      finish(sample, "stop", { id, logprob });
+      return;
+    }
+    sample.ids.push(id);
+    if (options.wantsLogprobs) sample.logprobs.push(describe(tokenizer, id, logprob, top));
+    const { text, stopped } = sample.text.push(id);
+    if (stopped) finish(sample, "stop", { id, logprob }, text);
+    else if (sample.ids.length >= maxTokens) finish(sample, "length", { id, logprob }, text);
+    else listener?.emit({ index: sample.index, text, tokenId: id, logprob });
+  }
+
+  /** Ends a sample: its blocks and its place are free at once. */
+  function finish(sample: Sample, reason: Choice["finishReason"], last?: Drawn, text = ""): void {
+    sample.finishReason = reason;
+    const rest = text + sample.text.end();
+    release(sample);
+    sampler.end(sample.index);
+    const { index } = sample;
+    listener?.emit({ index, text: rest, tokenId: last?.id ?? -1, logprob: last?.logprob ?? 0, finishReason: reason });
+  }
+
+  function release(sample: Sample): void {
+    sample.tail?.release();
+    sample.tail = undefined;
+  }
+
+  /** The sample's last token goes into its tail. */
+  function nextRow(sample: Sample): Row {
+    const tail = sample.tail as Tail;
+    const position = promptIds.length + tail.length;
+    const { block, place } = tail.append();
+    backend.reserveBlocks(cache.counts().made);
+    return { id: sample.ids[sample.ids.length - 1], position, block, place };
+  }
+
+  function choiceOf(sample: Sample): Choice {
+    const { index, text, ids, logprobs, logprobSum, drawn, finishReason } = sample;
+    return {
+      index,
+      text: text.text,
+      tokenIds: Uint32Array.from(ids),
+      finishReason: finishReason as Choice["finishReason"],
+      seed: choiceSeed(engine.text, sampling.seed, index),
+      meanLogprob: drawn > 0 ? logprobSum / drawn : 0,
+      ...(options.wantsLogprobs ? { logprobs } : {}),
+    };
+  }
+}
+
+interface Token extends Drawn {
+  readonly top: readonly Drawn[];
+}
+
+/**
+ * Runs what of the prompt the cache lacks, in chunks of at most backend.maxRows tokens, and returns the logits of the last
+ * `wanted` tokens. path: the longest stored part of the prompt; it grows to the whole. Errors: `memory`, `disposed`.
+ */
+export async function prefill(
+  engine: Engine,
+  path: Path,
+  ids: Uint32Array,
+  signal: AbortSignal | undefined,
+  wanted: 0 | 1,
+): Promise<Tensor | undefined> {
+  let logits: Tensor | undefined;
+  // A prompt that is stored whole runs its last token again, for its logits: that writes the same K and V once more.
+  let from = Math.min(path.length, ids.length - wanted);
+  while (from < ids.length) {
+    await breathe(engine, signal);
+    const to = Math.min(from + engine.backend.maxRows, ids.length);
+    logits = runChunk(engine, path, ids, from, to, to === ids.length ? wanted : 0);
+    from = to;
+  }
+  return logits;
+}
+
+/** Log-probabilities of a text's own tokens. Errors: as prefill. */
+export async function score(
+  engine: Engine,
+  ids: Uint32Array,
+  top: number | undefined,
+  signal: AbortSignal | undefined,
+): Promise<Score> {
+  checkPrompt(engine, ids);
+  const { backend, cache, tokenizer } = engine;
+  const logprobs = new Float64Array(ids.length - 1);
+  const tops: TokenLogprob["top"][] = [];
+  // Nothing of it is kept: the logits of every token are wanted, so every token runs.
+  const path = cache.newPath();
+  try {
+    for (let from = 0; from < ids.length - 1; from += backend.maxRows) {
+      await breathe(engine, signal);
+      const to = Math.min(from + backend.maxRows, ids.length - 1);
+      const logits = runChunk(engine, path, ids, from, to, to - from) as Tensor;
+      const requests = Array.from(ids.subarray(from + 1, to + 1), (target) => ({
+        edits: NO_EDITS,
+        inverseTemperature: 0,
+        target,
+      }));
+      const { k, ids: best, raw, rawLse, target } = await backend.candidates(logits, requests, Math.max(1, top ?? 1));
+      for (let row = 0; row < to - from; row++) {
+        logprobs[from + row] = target[row] - rawLse[row];
+        if (top === undefined) continue;
+        const of = Array.from({ length: Math.min(k, top) }, (_, i) => ({
+          id: best[row * k + i],
+          logprob: raw[row * k + i] - rawLse[row],
+        }));
+        tops.push(of.map((drawn) => describeOne(tokenizer, drawn)));
+      }
+    }
+  } finally {
+    path.discard();
+  }
+  return { tokenIds: ids, logprobs, ...(top === undefined ? {} : { top: tops }) };
+}
+
+const NO_EDITS = new Uint32Array(0);
+
+/** Tokens from … to - 1 of a sequence through the forward, into the path's blocks; the path grows where they are new to it. */
+function runChunk(
+  engine: Engine,
+  path: Path,
+  ids: Uint32Array,
+  from: number,
+  to: number,
+  wanted: number,
+): Tensor | undefined {
+  const { backend, forward } = engine;
+  const { blockTokens } = backend;
+  if (to > path.length) {
+    const copy = path.extend(ids.subarray(path.length, to));
+    backend.reserveBlocks(engine.cache.counts().made);
+    if (copy) backend.copyBlock(copy.from, copy.to, copy.tokens);
+  }
+  const blocks = path.blocks();
+  const rows = Array.from(ids.subarray(from, to), (id, i) => ({
+    id,
+    position: from + i,
+    block: blocks[Math.floor((from + i) / blockTokens)],
+    place: (from + i) % blockTokens,
+  }));
+  return forward.prefill(rows, blocks, wanted);
+}
+
+/** Lets the host run its events, then ends the call where it was aborted or the model disposed of. */
+async function breathe(engine: Engine, signal: AbortSignal | undefined): Promise<void> {
+  await nextTask();
+  signal?.throwIfAborted();
+  if (engine.disposed) fail("disposed", "the model was disposed of while it ran");
+}
+
+/** Resolves in a task of its own, without the delay that timers have in browsers. */
+function nextTask(): Promise<void> {
+  if (typeof setImmediate === "function") return new Promise((resolve) => setImmediate(resolve));
+  if (typeof MessageChannel !== "function") return new Promise((resolve) => setTimeout(resolve, 0));
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(0);
+  });
+}
+
+/** Lets go of the oldest prefixes that nobody holds, beyond what is worth keeping. */
+export function trim({ backend, cache }: Engine): void {
+  const excess = cache.counts().cached - Math.floor(KEPT_BYTES / backend.blockBytes);
+  if (excess > 0) cache.evict(excess);
+}
+
+function checkPrompt({ config, contextLength }: Engine, ids: Uint32Array): void {
+  if (ids.length === 0) fail("option", "the prompt is empty: expected at least one token");
+  if (ids.length > contextLength) {
+    fail("context-length", `the prompt has ${ids.length} tokens, but the context holds ${contextLength}`);
+  }
+  const unknown = ids.findIndex((id) => id >= config.vocab);
+  if (unknown >= 0) {
+    fail("option", `prompt[${unknown}] is token ${ids[unknown]}, expected ids below ${config.vocab}`);
+  }
+}
+
+/** The workload switch. */
+function choosePath(wanted: CallOptions["attention"], nSamples: number, ctxLen: number): AttentionPath {
+  if (wanted !== "auto") return wanted;
+  return nSamples > 1 && ctxLen >= LEAST_SHARED ? "two-part" : "one-part";
+}
+
+function describe(tokenizer: ModelTokenizer, id: number, logprob: number, top: readonly Drawn[]): TokenLogprob {
+  return { ...describeOne(tokenizer, { id, logprob }), top: top.map((drawn) => describeOne(tokenizer, drawn)) };
+}
+
+function describeOne(
+  tokenizer: ModelTokenizer,
+  { id, logprob }: Drawn,
+): { tokenId: number; token: string; logprob: number } {
+  return { tokenId: id, token: tokenizer.tokenText(id), logprob };
+}
+
+/** Times a call and its steps, and keeps what else its stats tell. */
+function stopwatch() {
+  const began = performance.now();
+  let prefillEnd = began;
+  let stepBegan = began;
+  const steps: number[] = [];
+  const paths = new Set<AttentionPath>();
+  let blocks = 0;
+  let blocksAsCopies = 0;
+  return {
+    prefilled(): void {
+      prefillEnd = performance.now();
+    },
+    stepBegins(path: AttentionPath, contextBlocks: number, tails: readonly Tail[]): void {
+      stepBegan = performance.now();
+      paths.add(path);
+      const tailBlocks = tails.reduce((sum, tail) => sum + tail.blocks().length, 0);
+      blocks = Math.max(blocks, contextBlocks + tailBlocks);
+      blocksAsCopies = Math.max(blocksAsCopies, contextBlocks * tails.length + tailBlocks);
+    },
+    stepEnds(): void {
+      steps.push(performance.now() - stepBegan);
+    },
+    stats({ backend, text, fallback }: Engine, { n, attention }: CallOptions, drawn: number): Stats {
+      const decodeMs = performance.now() - prefillEnd;
+      const tokensPerSecond = decodeMs > 0 ? (drawn / decodeMs) * 1000 : 0;
+      const sorted = Float64Array.from(steps).sort();
+      const ran = paths.size === 2 ? "mixed" : paths.has("two-part") ? "two-part" : "one-part";
+      return {
+        backend: backend.kind,
+        device: backend.device,
+        ...(fallback === undefined ? {} : { fallback }),
+        attention: ran,
+        attentionReason: REASONS[attention === "auto" ? ran : "asked"],
+        steps: steps.length,
+        prefillMs: prefillEnd - began,
+        decodeMs,
+        stepMs: { median: sorted[sorted.length >> 1] ?? 0, max: sorted[sorted.length - 1] ?? 0 },
+        tokensPerSecond,
+        tokensPerSecondPerSample: tokensPerSecond / n,
+        kvBytes: blocks * backend.blockBytes,
+        kvBytesAsCopies: blocksAsCopies * backend.blockBytes,
+        peakBytes: backend.usedBytes + text.used(),
+      };
+    },
+  };
+}
+
+const REASONS = {
+  asked: "asked for by the option attention",
+  "two-part": "several samples share the prompt: it is read once a step for all of them",
+  "one-part": "one sample at a time: there is nothing to share",
+  mixed: "two-part while several samples ran, one-part for the last one",
+};

@@ -1,0 +1,275 @@
+// The public API: load, loadTokenizer, and the model that users hold. Turns prompts into ids, and lets calls run one after another.
+// Knows what users may hand in; the work is generate.ts's.
+
+import type {
+  Chunk,
+  GenerateOptions,
+  LoadOptions,
+  Message,
+  Model,
+  Prefix,
+  Prompt,
+  Result,
+  Source,
+  Stream,
+  Tokenizer,
+} from "./api.ts";
+import { fail } from "./errors.ts";
+import { readGguf } from "./formats/gguf.ts";
+import { generate, type Listener, prefill, score } from "./generate.ts";
+import { type Loaded, loadEngine } from "./load.ts";
+import { checkSignal, refuseUnknown, resolveOptions, whole } from "./options.ts";
+import { openSource } from "./source.ts";
+import { createTokenizer, tokenizerDataFromGguf, tokenizerDataFromJson } from "./tokenizer.ts";
+import { newTextModule } from "./wasm.ts";
+
+export type * from "./api.ts";
+export { type ErrorCode, FurcateError } from "./errors.ts";
+
+/** Loads a model from a GGUF file. Errors: see FurcateError; an abort rejects with signal.reason. */
+export async function load(source: Source, options?: LoadOptions): Promise<Model> {
+  return createModel(await loadEngine(source, options));
+}
+
+/** A tokenizer alone, without weights: from a GGUF (only its metadata is read) or a Hugging Face tokenizer.json. */
+export async function loadTokenizer(
+  source: Source,
+  options: Pick<LoadOptions, "wasm" | "signal"> = {},
+): Promise<Tokenizer> {
+  refuseUnknown(options, { wasm: true, signal: true }, "loadTokenizer");
+  const { signal, wasm } = options;
+  checkSignal(signal);
+  const file = await openSource(source, { signal });
+  try {
+    const isGguf = new TextDecoder().decode(await file.read(0, 4, signal)) === "GGUF";
+    const data = isGguf
+      ? tokenizerDataFromGguf((await readGguf(file, { signal })).metadata)
+      : tokenizerDataFromJson(parse(await file.read(0, file.size, signal)));
+    return createTokenizer(await newTextModule(wasm), data);
+  } finally {
+    file.close();
+  }
+}
+
+function parse(bytes: Uint8Array): unknown {
+  try {
+    return JSON.parse(new TextDecoder().decode(bytes));
+  } catch (cause) {
+    return fail("format", `the tokenizer is neither a GGUF nor JSON: ${(cause as Error).message}`, { cause });
+  }
+}
+
+function createModel({ engine, info, chatTemplate }: Loaded): Model {
+  const { backend, cache, tokenizer } = engine;
+  const inTurn = createQueue();
+
+  function open(): void {
+    if (engine.disposed) fail("disposed", "the model was disposed of");
+  }
+
+  function chat(messages: readonly Message[], options?: Parameters<Model["applyChatTemplate"]>[1]) {
+    if (!chatTemplate) fail("unsupported", `the model "${info.name}" has no chat template: give it raw text`);
+    return chatTemplate.render(messages, options);
+  }
+
+  function idsOf(prompt: Prompt): Uint32Array {
+    if (typeof prompt === "string") return tokenizer.encode(prompt, { bos: true });
+    if (isIds(prompt)) return checkIds(prompt);
+    if (!Array.isArray(prompt)) fail("option", `the prompt is ${typeof prompt}, expected text, messages or token ids`);
+    return tokenizer.encodeParts(chat(prompt));
+  }
+
+  const continuationIds = (text: string | ArrayLike<number>) =>
+    typeof text === "string" ? tokenizer.encode(text) : checkIds(text);
+
+  async function run(
+    ids: () => Uint32Array,
+    options: GenerateOptions | undefined,
+    listener?: Listener,
+  ): Promise<Result> {
+    open();
+    const call = resolveOptions(options, engine.config.vocab);
+    const prompt = ids();
+    return inTurn(call.signal, () => {
+      open();
+      return generate(engine, prompt, call, listener);
+    });
+  }
+
+  const model: Model = {
+    info,
+    backend: backend.kind,
+    tokenizer,
+    generate: (prompt, options) => run(() => idsOf(prompt), options),
+    stream: (prompt, options = {}) =>
+      createStream(options, (call, listener) => run(() => idsOf(prompt), call, listener)),
+    async prefill(prompt, options = {}) {
+      refuseUnknown(options, { signal: true }, "prefill");
+      open();
+      return keep(idsOf(prompt), options.signal);
+    },
+    async score(prompt, options = {}) {
+      refuseUnknown(options, { logprobs: true, signal: true }, "score");
+      const top = whole(options.logprobs, "logprobs", 0, info.vocabSize);
+      checkSignal(options.signal);
+      open();
+      const ids = idsOf(prompt);
+      return inTurn(options.signal, () => {
+        open();
+        return score(engine, ids, top, options.signal);
+      });
+    },
+    applyChatTemplate(messages, options) {
+      open();
+      return chat(messages, options)
+        .map((part) => part.text)
+        .join("");
+    },
+    dispose() {
+      engine.disposed = true;
+      backend.dispose();
+    },
+  };
+  return model;
+
+  /** Prefills ids and keeps them: a prefix that others continue. */
+  async function keep(ids: Uint32Array, signal: AbortSignal | undefined): Promise<Prefix> {
+    checkSignal(signal);
+    const path = await inTurn(signal, async () => {
+      open();
+      const path = cache.acquire(ids);
+      try {
+        await prefill(engine, path, ids, signal, 0);
+      } catch (error) {
+        path.release();
+        throw error;
+      }
+      return path;
+    });
+    let disposed = false;
+    const joined = (continuation: string | ArrayLike<number>): Uint32Array => {
+      if (disposed) fail("disposed", "the prefix was disposed of");
+      const more = continuationIds(continuation);
+      const all = new Uint32Array(ids.length + more.length);
+      all.set(ids);
+      all.set(more, ids.length);
+      return all;
+    };
+    const prefix: Prefix = {
+      tokenIds: ids.slice(),
+      generate: (continuation, options) => run(() => joined(continuation), options),
+      stream: (continuation, options = {}) =>
+        createStream(options, (call, listener) => run(() => joined(continuation), call, listener)),
+      async fork(continuation, options = {}) {
+        refuseUnknown(options, { signal: true }, "fork");
+        open();
+        return keep(joined(continuation), options.signal);
+      },
+      dispose() {
+        if (disposed) return;
+        disposed = true;
+        path.release();
+      },
+      [Symbol.dispose ?? Symbol.for("Symbol.dispose")]() {
+        prefix.dispose();
+      },
+    };
+    return prefix;
+  }
+}
+
+/** Token ids, checked to be whole numbers in range of u32. */
+function checkIds(ids: ArrayLike<number>): Uint32Array {
+  for (let i = 0; i < ids.length; i++) {
+    if (!Number.isInteger(ids[i]) || ids[i] < 0 || ids[i] > 0xffff_ffff) {
+      fail("option", `token id ${i} is ${ids[i]}, expected a whole number from 0 up`);
+    }
+  }
+  return Uint32Array.from(ids);
+}
+
+function isIds(prompt: Exclude<Prompt, string>): prompt is ArrayLike<number> {
+  if (ArrayBuffer.isView(prompt)) return true;
+  return Array.isArray(prompt) && typeof prompt[0] !== "object";
+}
+
+/** Calls wait for those before them. An abort takes a waiting call out at once. */
+function createQueue(): <T>(signal: AbortSignal | undefined, work: () => Promise<T>) => Promise<T> {
+  let last: Promise<unknown> = Promise.resolve();
+  return (signal, work) => {
+    signal?.throwIfAborted();
+    const turn = last.then(() => {
+      signal?.throwIfAborted();
+      return work();
+    });
+    last = turn.catch(() => {});
+    if (!signal) return turn;
+    return new Promise((resolve, reject) => {
+      const abort = () => reject(signal.reason);
+      signal.addEventListener("abort", abort, { once: true });
+      turn.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+    });
+  };
+}
+
+/** A stream over a call that starts at once. Leaving the loop early aborts the call. */
+function createStream(
+  options: GenerateOptions,
+  start: (options: GenerateOptions, listener: Listener) => Promise<Result>,
+): Stream {
+  const left = new AbortController();
+  const stopped = new Set<number>();
+  const chunks: Chunk[] = [];
+  let wake = () => {};
+  let ended = false;
+  const signal = options?.signal instanceof AbortSignal ? AbortSignal.any([options.signal, left.signal]) : left.signal;
+  const listener: Listener = {
+    emit(chunk) {
+      chunks.push(chunk);
+      wake();
+    },
+    isStopped: (index) => stopped.has(index),
+  };
+  // Wrong options reject here like everything else, and reach whoever reads the stream or its result.
+  const result = start(
+    options?.signal === undefined || options.signal instanceof AbortSignal ? { ...options, signal } : options,
+    listener,
+  );
+  const over = result
+    .then(
+      () => {},
+      () => {},
+    )
+    .then(() => {
+      ended = true;
+      wake();
+    });
+
+  async function* read(): AsyncGenerator<Chunk, void, undefined> {
+    try {
+      for (;;) {
+        const chunk = chunks.shift();
+        if (chunk) yield chunk;
+        else if (ended) break;
+        else {
+          await new Promise<void>((resolve) => {
+            wake = resolve;
+            if (chunks.length > 0 || ended) resolve();
+          });
+        }
+      }
+      await result;
+    } finally {
+      if (!ended) left.abort(new DOMException("The stream was left before its end", "AbortError"));
+      await over;
+    }
+  }
+  const iterator = read();
+  return {
+    [Symbol.asyncIterator]: () => iterator,
+    stop(index) {
+      stopped.add(index);
+    },
+    result,
+  };
+}
