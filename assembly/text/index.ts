@@ -1,3 +1,23 @@
 // The ABI of text.wasm: tokenizer, sampler, cache bookkeeping. An export list and nothing else.
 
 export { alloc, mark, release, used } from "../memory";
+export { addAdded, matchEnd, matchId, nextAdded, reserveAdded } from "./added";
+export { decode } from "./decode";
+export { encode } from "./split";
+export { addMerges, indexTokens, newVocab, reserveMerges, tokenBytes, tokenLengths, tokenScores, tokenTypes } from "./vocab";
+export { choiceSeed, philox, uniform } from "./random";
+export {
+  newSampler,
+  sampleCandidates,
+  sampledLogprob,
+  sampleLogits,
+  samplerAccept,
+  samplerBegin,
+  samplerBest,
+  samplerEdits,
+  samplerEditsAt,
+  samplerEnd,
+  samplerInput,
+  samplerLogSumExp,
+  samplerSeed,
+} from "./sample";
