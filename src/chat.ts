@@ -85,7 +85,8 @@ function fences(text: string): [string, string] {
     const character = String.fromCharCode(code);
     if (!text.includes(character)) free.push(character);
   }
-  if (free.length < 2) fail("option", "messages: all of the noncharacters U+FDD0 to U+FDEF occur, expected two at least to be free");
+  if (free.length < 2)
+    fail("option", "messages: all of the noncharacters U+FDD0 to U+FDEF occur, expected two at least to be free");
   return [free[0], free[1]];
 }
 

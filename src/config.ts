@@ -33,7 +33,10 @@ export function readConfig(gguf: Gguf): ModelConfig {
     fail("format", `GGUF: general.architecture is ${describe(architecture)}, expected a string`);
   }
   if (!ARCHITECTURES.includes(architecture)) {
-    fail("unsupported", `model architecture "${architecture}" is not supported, expected ${ARCHITECTURES.join(" or ")}`);
+    fail(
+      "unsupported",
+      `model architecture "${architecture}" is not supported, expected ${ARCHITECTURES.join(" or ")}`,
+    );
   }
 
   const key = (name: string) => `${architecture}.${name}`;
@@ -52,7 +55,8 @@ export function readConfig(gguf: Gguf): ModelConfig {
     }
     return value;
   }
-  if (whole("expert_count", 0, 65536, 0) > 0) fail("unsupported", "models with experts (expert_count > 0) are not supported");
+  if (whole("expert_count", 0, 65536, 0) > 0)
+    fail("unsupported", "models with experts (expert_count > 0) are not supported");
 
   const dim = whole("embedding_length", 1, 1 << 20);
   const nHeads = whole("attention.head_count", 1, 1 << 16);
@@ -61,7 +65,10 @@ export function readConfig(gguf: Gguf): ModelConfig {
     fail("format", `GGUF: ${nHeads} query heads do not divide among ${nKvHeads} KV heads`);
   }
   if (!metadata.has(key("attention.key_length")) && dim % nHeads !== 0) {
-    fail("format", `GGUF: width ${dim} does not divide among ${nHeads} heads, and ${key("attention.key_length")} is missing`);
+    fail(
+      "format",
+      `GGUF: width ${dim} does not divide among ${nHeads} heads, and ${key("attention.key_length")} is missing`,
+    );
   }
   const headDim = whole("attention.key_length", 1, 1 << 14, Math.floor(dim / nHeads));
   const valueDim = whole("attention.value_length", 1, 1 << 14, headDim);
@@ -105,7 +112,11 @@ function readRopeScale(type: unknown, factor: () => number): number {
  * Cosine and sine of the rotary angles of each position: (positions, ropeDim / 2, 2).
  * The angle of pair i is position / ropeScale · ropeBase^(-2i / ropeDim) / divisors[i].
  */
-export function rotaryTurns(config: ModelConfig, divisors: Float32Array | undefined, positions: ArrayLike<number>): Float32Array {
+export function rotaryTurns(
+  config: ModelConfig,
+  divisors: Float32Array | undefined,
+  positions: ArrayLike<number>,
+): Float32Array {
   const { ropeDim, ropeBase, ropeScale } = config;
   const pairs = ropeDim / 2;
   const speeds = new Float64Array(pairs);

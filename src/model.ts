@@ -26,7 +26,12 @@ export interface Forward {
    * Runs one token of each sample. context: the shared blocks and tokens; tails: each sample's own blocks and length, the
    * row's token included. Returns the logits of all rows: (rows, vocab).
    */
-  decode(rows: readonly Row[], context: Batch["context"], tails: NonNullable<Batch["tails"]>, path: AttentionPath): Tensor;
+  decode(
+    rows: readonly Row[],
+    context: Batch["context"],
+    tails: NonNullable<Batch["tails"]>,
+    path: AttentionPath,
+  ): Tensor;
 }
 
 /** A forward for up to backend.maxRows rows at a time; takes its activations from the backend once. */
@@ -89,7 +94,11 @@ export function createForward(backend: Backend, config: ModelConfig, weights: We
 
   const batchOf = (rows: readonly Row[], context: Batch["context"], tails?: Batch["tails"]): Batch => ({
     ids: Uint32Array.from(rows, (row) => row.id),
-    turns: rotaryTurns(config, weights.ropeDivisors, rows.map((row) => row.position)),
+    turns: rotaryTurns(
+      config,
+      weights.ropeDivisors,
+      rows.map((row) => row.position),
+    ),
     slots: Uint32Array.from(rows.flatMap((row) => [row.block, row.place])),
     context,
     tails,

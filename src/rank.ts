@@ -37,6 +37,7 @@ async function score(
   }
   const scores = await Promise.all(choices.map((choice) => rank(choice)));
   const broken = scores.findIndex((value) => typeof value !== "number" || !Number.isFinite(value));
-  if (broken >= 0) fail("option", `rank: the function returned ${scores[broken]} for choice ${broken}, expected a finite number`);
+  if (broken >= 0)
+    fail("option", `rank: the function returned ${scores[broken]} for choice ${broken}, expected a finite number`);
   return scores;
 }

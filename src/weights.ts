@@ -78,7 +78,8 @@ export function checkWeights(config: ModelConfig, tensors: ReadonlyMap<string, T
       fail("format", `tensor "${name}" is ${tensor.shape.join(" × ")}, expected ${role.shape.join(" × ")}`);
     }
     if (role.kept === "matrix") {
-      if (!backend.computes(tensor.type)) fail("unsupported", `tensor "${name}" has type ${tensor.type}, which is not computed here`);
+      if (!backend.computes(tensor.type))
+        fail("unsupported", `tensor "${name}" has type ${tensor.type}, which is not computed here`);
       bytes += backend.weightBytes(tensor.type, tensor.shape[0], tensor.shape[1]);
     } else {
       if (tensor.type !== "F32") fail("unsupported", `tensor "${name}" has type ${tensor.type}, expected F32`);
@@ -86,7 +87,8 @@ export function checkWeights(config: ModelConfig, tensors: ReadonlyMap<string, T
     }
   }
   for (const name of tensors.keys()) {
-    if (!wanted.has(name)) fail("unsupported", `tensor "${name}" is not part of a ${config.architecture} model as computed here`);
+    if (!wanted.has(name))
+      fail("unsupported", `tensor "${name}" is not part of a ${config.architecture} model as computed here`);
   }
   return bytes;
 }

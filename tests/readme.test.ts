@@ -1,0 +1,120 @@
+// Every snippet of README runs as it stands, over a small random model named model.gguf.
+// A snippet of a kind that nothing here runs is a failure.
+
+import { execFile } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { chromium as browsers } from "playwright-core";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { chromium, serve } from "./support/chromium.ts";
+import { CHAT_TEMPLATE, randomModel } from "./support/random-model.ts";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const run = promisify(execFile);
+const readme = readFileSync(join(root, "README.md"), "utf8");
+const snippets = [...readme.matchAll(/^```(\w+)\n(.*?)^```$/gms)].map(([, language, code]) => ({ language, code }));
+const scripts = JSON.parse(readFileSync(join(root, "package.json"), "utf8")).scripts as Record<string, string>;
+const model = randomModel({ seed: 3, dim: 64, type: "Q8_0", chatTemplate: CHAT_TEMPLATE });
+
+/** A folder with the model, where the package resolves by its name. */
+let folder: string;
+test.before(async () => {
+  folder = await mkdtemp(join(tmpdir(), "furcate-"));
+  await writeFile(join(folder, "model.gguf"), model);
+  await writeFile(join(folder, "package.json"), '{ "type": "module" }');
+  await run("mkdir", ["node_modules"], { cwd: folder });
+  await symlink(root, join(folder, "node_modules/furcate"));
+});
+test.after(() => rm(folder, { recursive: true }));
+
+async function runFile(name: string, code: string): Promise<string> {
+  await writeFile(join(folder, name), code);
+  const { stdout } = await run(process.execPath, [name], { cwd: folder });
+  return stdout;
+}
+
+const titleOf = (code: string) => code.trim().split("\n").slice(-1)[0].slice(0, 60);
+const isWorker = (code: string) => code.startsWith("// worker.js");
+
+test("README has snippets of known kinds only", () => {
+  assert.ok(snippets.length >= 8);
+  assert.equal([...new Set(snippets.map(({ language }) => language))].sort(), ["html", "js", "sh"]);
+});
+
+for (const { code } of snippets.filter(({ language, code }) => language === "js" && !isWorker(code))) {
+  test(`js: ${titleOf(code)}`, async () => {
+    assert.ok((await runFile("snippet.js", code)).trim().length > 0, "it prints something");
+  });
+}
+
+for (const { code } of snippets.filter(({ language, code }) => language === "js" && isWorker(code))) {
+  test("js: an edge worker's modules, compiled beforehand", async () => {
+    // What an edge runtime's static .wasm import gives is a compiled module.
+    const compiled = code.replace(
+      /^import (\w+) from "(furcate\/\w+\.wasm)";$/gm,
+      'const $1 = await WebAssembly.compile(readFileSync(fileURLToPath(import.meta.resolve("$2"))));',
+    );
+    assert.is.not(compiled, code);
+    const before =
+      'import { readFileSync } from "node:fs"; import { fileURLToPath } from "node:url"; const bytes = readFileSync("model.gguf");\n';
+    const after = 'console.log((await model.generate("a", { maxTokens: 2 })).choices.length);\n';
+    assert.is((await runFile("worker.mjs", before + compiled + after)).trim(), "1");
+  });
+}
+
+for (const line of snippets
+  .filter(({ language }) => language === "sh")
+  .flatMap(({ code }) => code.trim().split("\n"))) {
+  const command = line.replace(/#.*/, "").trim();
+  test(`sh: ${command}`, async () => {
+    const words = [...command.matchAll(/"([^"]*)"|(\S+)/g)].map(([, quoted, plain]) => quoted ?? plain);
+    if (words[0] === "deno") {
+      const deno = join(createRequire(import.meta.url).resolve("deno/package.json"), "../bin.cjs");
+      const args = words.slice(1).map((word) => (word.startsWith("examples/") ? join(root, word) : word));
+      const { stdout } = await run(process.execPath, [deno, ...args], { cwd: folder });
+      assert.is(stdout.trim().split("\n").length, 8);
+      return;
+    }
+    const script = words[1] === "run" ? words[2] : words[1];
+    assert.is(words[0], "npm");
+    assert.ok(scripts[script], `package.json has a script "${script}"`);
+    if (words[2] !== "--") return; // `npm start` and `npm test` by themselves are run by what runs this
+    assert.match(scripts[script], /node dist\/cli\.js$/);
+    const { stdout } = await run(process.execPath, [join(root, "dist/cli.js"), ...words.slice(3)], { cwd: folder });
+    assert.ok(stdout.trim().length > 0);
+  });
+}
+
+if (!chromium && process.env.FURCATE_REQUIRE_GPU !== "1")
+  console.log("skipped: README's page: no Chromium (Debian: apt-get install chromium)");
+else {
+  for (const { code } of snippets.filter(({ language }) => language === "html")) {
+    test("html: the page", async () => {
+      const { origin, close } = await serve(
+        new Map<string, [string, string | Uint8Array]>([
+          ["/", ["text/html", code]],
+          ["/furcate.js", ["text/javascript", readFileSync(join(root, "dist/furcate.js"))]],
+          ["/model.gguf", ["application/octet-stream", model]],
+        ]),
+      );
+      const browser = await browsers.launch({ executablePath: chromium, args: ["--no-sandbox"] });
+      try {
+        const page = await browser.newPage();
+        const done = page.waitForEvent("console", { predicate: (line) => line.text() === "1", timeout: 30_000 });
+        await page.goto(origin);
+        await done;
+      } finally {
+        await browser.close();
+        close();
+      }
+    });
+  }
+}
+
+test.run();
