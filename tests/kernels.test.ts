@@ -277,6 +277,16 @@ eachBackend(({ name, exact, create }) => {
     await bothWays(found, cases.LARGE_SCORES, exact);
   });
 
+  test(`${name}: attention with all scores near -10,000`, async () => {
+    const c = { nHeads: 2, nKvHeads: 1, headDim: 64, context: 40, decode: [1, 35, 3] };
+    const found = await decodeCase(create, c, (kind, i) => {
+      if (kind === "v") return Math.sin(i);
+      if (i % 64 !== 0) return 0;
+      return kind === "q" ? -8 : 1e4 - ((i >> 6) % 5);
+    });
+    await bothWays(found, cases.LARGE_SCORES, exact);
+  });
+
   test(`${name}: attention over identical keys is the mean`, async () => {
     const c = { nHeads: 4, nKvHeads: 2, headDim: 20, context: 70, decode: [1, 33, 64] };
     const found = await decodeCase(create, c, (kind, i) =>
