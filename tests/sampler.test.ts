@@ -66,8 +66,14 @@ test("top-k, its edits and both log-sum-exps equal float64 sorting and summing",
     const order = inOrder(adjusted).slice(0, k);
     assert.is(found.k, Math.min(k, vocab));
     assert.equal([...found.ids], order);
-    assert.equal([...found.adjusted], order.map((id) => adjusted[id]));
-    assert.equal([...found.raw], order.map((id) => logits[id]));
+    assert.equal(
+      [...found.adjusted],
+      order.map((id) => adjusted[id]),
+    );
+    assert.equal(
+      [...found.raw],
+      order.map((id) => logits[id]),
+    );
     const rawError = Math.abs(found.rawLse[0] - logSumExp(logits, 1));
     const error = inverseTemperature ? found.adjustedLse[0] - logSumExp(adjusted, inverseTemperature) : 0;
     const scale = 1 + Math.abs(found.rawLse[0]) + Math.abs(found.adjustedLse[0]);
@@ -100,7 +106,9 @@ test("top-k is fast", () => {
   const run = topKOf(logits, NO_EDITS, 64);
   const time = (inverseTemperature: number) => fastest(() => run(inverseTemperature), 60);
   const [plain, warm] = [time(1), time(Math.fround(1 / 0.7))];
-  console.log(`measured: top-k (64 of 49,152) ${plain.toFixed(3)} ms at temperature 1, ${warm.toFixed(3)} ms at 0.7 (two log-sum-exps)`);
+  console.log(
+    `measured: top-k (64 of 49,152) ${plain.toFixed(3)} ms at temperature 1, ${warm.toFixed(3)} ms at 0.7 (two log-sum-exps)`,
+  );
   // A naive loop over Math.exp, for a measure that moves with the machine.
   const naive = fastest(() => logits.reduce((sum, x) => sum + Math.exp(x), 0), 60);
   assert.ok(warm < 4 * naive, `${warm} ms against ${naive} ms of Math.exp alone`);
@@ -145,10 +153,18 @@ test("candidates and full logits draw the naive sampler's token, with its log-pr
       assert.is(alone.id, want.id, `round ${round}, log-sum-exps computed`);
     }
     const logprob = logits[full.id] - logSumExp(logits, 1);
-    assert.ok(Math.abs(full.logprob - logprob) <= 1e-11 * (1 + Math.abs(logits[full.id])), `log-probability ${full.logprob}, ${logprob}`);
+    assert.ok(
+      Math.abs(full.logprob - logprob) <= 1e-11 * (1 + Math.abs(logits[full.id])),
+      `log-probability ${full.logprob}, ${logprob}`,
+    );
   }
-  assert.ok(decided > 3000 && undecided > 300 && close < 60, `${decided} decided, ${undecided} not, ${close} too close`);
-  console.log(`measured: ${decided} draws decided by candidates, ${undecided} by all logits; ${close} within rounding of a boundary`);
+  assert.ok(
+    decided > 3000 && undecided > 300 && close < 60,
+    `${decided} decided, ${undecided} not, ${close} too close`,
+  );
+  console.log(
+    `measured: ${decided} draws decided by candidates, ${undecided} by all logits; ${close} within rounding of a boundary`,
+  );
 });
 
 test("order and ties: bias, then penalties; equal logits to the lower id", () => {
@@ -172,7 +188,11 @@ test("order and ties: bias, then penalties; equal logits to the lower id", () =>
   // Repetition counts the prompt, and an id once however often it came.
   assert.is(greedy({ repetitionPenalty: 2 }, [3, 1.4, 0, 0, 0, 0, 0], [0, 0, 0]), 0);
   assert.is(greedy({ repetitionPenalty: 2 }, [3, 1.6, 0, 0, 0, 0, 0], [0]), 1);
-  assert.is(greedy({ repetitionPenalty: 2 }, [-1, -1.5, -9, -9, -9, -9, -9], [], [0]), 1, "negative logits are multiplied");
+  assert.is(
+    greedy({ repetitionPenalty: 2 }, [-1, -1.5, -9, -9, -9, -9, -9], [], [0]),
+    1,
+    "negative logits are multiplied",
+  );
   // Presence and frequency count the sample alone.
   assert.is(greedy({ presencePenalty: 2 }, [3, 2, 0, 0, 0, 0, 0], [0]), 0);
   assert.is(greedy({ presencePenalty: 2 }, [3, 2, 0, 0, 0, 0, 0], [], [0]), 1);
@@ -203,13 +223,19 @@ test("huge logits, impossible tokens, equal logits, one candidate", () => {
   assert.equal(new Set(draw({ topP: 0.999999 }, few, 2)), new Set([7, 500, 1002]));
   const flat = new Float32Array(vocab).fill(-3);
   assert.ok(new Set(draw({}, flat, 64)).size > 250);
-  assert.ok(draw({ topK: 5 }, flat, 1).every((id) => id < 5), "of equal logits top-k keeps the lowest ids");
+  assert.ok(
+    draw({ topK: 5 }, flat, 1).every((id) => id < 5),
+    "of equal logits top-k keeps the lowest ids",
+  );
   assert.ok(draw({ topP: 0.01 }, flat, 64).every((id) => id < 11));
   assert.ok(new Set(draw({ minP: 1 }, flat, 64)).size > 250, "min-p 1 keeps all that are as likely as the best");
   assert.ok(draw({ temperature: 0 }, flat, 1).every((id) => id === 0));
 
   sampler.begin(validateSampling({ seed: 3 }, vocab), [], 1);
-  for (const [value, at] of [[Number.NaN, 5], [Number.POSITIVE_INFINITY, 1002]]) {
+  for (const [value, at] of [
+    [Number.NaN, 5],
+    [Number.POSITIVE_INFINITY, 1002],
+  ]) {
     const row = flat.slice();
     row[at] = value;
     throws(() => sampler.drawFromLogits(0, row), "format", /not numbers/);
@@ -249,7 +275,10 @@ const cases: [name: string, options: object][] = [
   ["top-p 0.8", { topP: 0.8 }],
   ["min-p 0.1", { minP: 0.1 }],
   ["temperature 1.5, top-k 50, top-p 0.9, min-p 0.02", { temperature: 1.5, topK: 50, topP: 0.9, minP: 0.02 }],
-  ["bias and penalties", { logitBias: { 3: 2, 40: -3 }, repetitionPenalty: 1.3, presencePenalty: 0.5, frequencyPenalty: 0.2 }],
+  [
+    "bias and penalties",
+    { logitBias: { 3: 2, 40: -3 }, repetitionPenalty: 1.3, presencePenalty: 0.5, frequencyPenalty: 0.2 },
+  ],
 ];
 for (const [name, options] of cases)
   test(`${DRAWS} draws are distributed as they should be: ${name}`, () => {
@@ -258,7 +287,10 @@ for (const [name, options] of cases)
     const random = newRandom(5);
     const logits = Float32Array.from({ length: vocab }, () => random.normal() * 2);
     const sampling = validateSampling({ seed: 12345, ...options }, vocab);
-    const [prompt, own] = [[3, 9, 77], [9, 11, 11, 200]];
+    const [prompt, own] = [
+      [3, 9, 77],
+      [9, 11, 11, 200],
+    ];
     const penalised = sampling.repetitionPenalty !== 1;
     const counts = new Array(vocab).fill(0);
     let undecided = 0;
@@ -306,7 +338,14 @@ test("the chi-square test notices a temperature that is 2 % off", () => {
 test("a choice is the same alone, in any batch and in any order", () => {
   const vocab = 500;
   const sampler = createSampler(text, vocab);
-  const options = { seed: -99, temperature: 0.9, topP: 0.95, repetitionPenalty: 1.2, frequencyPenalty: 0.3, logitBias: { 5: 1 } };
+  const options = {
+    seed: -99,
+    temperature: 0.9,
+    topP: 0.95,
+    repetitionPenalty: 1.2,
+    frequencyPenalty: 0.3,
+    logitBias: { 5: 1 },
+  };
   // A model for a toy: the next logits follow from the tokens so far.
   const rowAfter = (ids: number[]) => {
     const random = newRandom(ids.reduce((hash, id) => Math.imul(hash ^ id, 0x01000193) >>> 0, 1));
@@ -328,7 +367,9 @@ test("a choice is the same alone, in any batch and in any order", () => {
   const n = 33;
   const forward = Array.from({ length: n }, (_, i) => i);
   const together = run(validateSampling(options, vocab), n, () => forward);
-  const shuffled = run(validateSampling(options, vocab), n, (step) => [...forward.slice(step), ...forward.slice(0, step)].reverse());
+  const shuffled = run(validateSampling(options, vocab), n, (step) =>
+    [...forward.slice(step), ...forward.slice(0, step)].reverse(),
+  );
   assert.equal(together, shuffled);
   for (const i of forward) {
     const alone = run(validateSampling({ ...options, seed: choiceSeed(text, -99, i) }, vocab), 1, () => [0]);
@@ -351,9 +392,14 @@ test("the likeliest tokens come from candidates, or from all logits where the ro
     assert.is(short === undefined, round % 2 === 1);
     for (const list of [short ?? [], sampler.topFromLogits(10, logits)]) {
       if (list.length === 0) continue;
-      assert.equal(list.map(({ id }) => id), want);
+      assert.equal(
+        list.map(({ id }) => id),
+        want,
+      );
       for (const { id, logprob } of list)
-        assert.ok(logprob === logits[id] - lse || Math.abs(logprob - (logits[id] - lse)) < 1e-11 * (1 + Math.abs(logits[id])));
+        assert.ok(
+          logprob === logits[id] - lse || Math.abs(logprob - (logits[id] - lse)) < 1e-11 * (1 + Math.abs(logits[id])),
+        );
     }
     assert.is(sampler.top(65, NO_EDITS, found, 0), undefined);
     assert.equal(sampler.topFromLogits(0, logits), []);
@@ -370,10 +416,18 @@ test("many calls with many samples reuse the same memory", () => {
   const logits = Float32Array.from({ length: vocab }, () => random.normal());
   const call = () => {
     const prompt = Array.from({ length: 500 }, () => random.below(vocab));
-    sampler.begin(validateSampling({ seed: 1, repetitionPenalty: 1.1, logitBias: { 7: 1, 262_143: 2 } }, vocab), prompt, 2000);
+    sampler.begin(
+      validateSampling({ seed: 1, repetitionPenalty: 1.1, logitBias: { 7: 1, 262143: 2 } }, vocab),
+      prompt,
+      2000,
+    );
     for (let sample = 0; sample < 2000; sample++) {
       for (let i = 0; i < 40; i++) sampler.accept(sample, (sample * 31 + i * 7919) % vocab);
-      if (sample % 500 === 0) assert.is(sampler.edits(sample).length / 4, new Set([...Uint32Array.from(sampler.edits(sample)).filter((_, i) => i % 4 === 0)]).size);
+      if (sample % 500 === 0)
+        assert.is(
+          sampler.edits(sample).length / 4,
+          new Set([...Uint32Array.from(sampler.edits(sample)).filter((_, i) => i % 4 === 0)]).size,
+        );
       if (sample % 3 === 0) sampler.end(sample);
     }
     sampler.drawFromLogits(1, logits);
@@ -405,7 +459,9 @@ test("a draw from all logits is fast, whatever their order", () => {
       return fastest(() => sampler.drawFromLogits(0, row, found, 0), 5);
     };
     const [plain, nucleus] = [time({}), time({ topP: 0.999 })];
-    console.log(`measured: draw from all 262,144 logits, ${name}: ${plain.toFixed(1)} ms, top-p 0.999 ${nucleus.toFixed(1)} ms`);
+    console.log(
+      `measured: draw from all 262,144 logits, ${name}: ${plain.toFixed(1)} ms, top-p 0.999 ${nucleus.toFixed(1)} ms`,
+    );
     assert.ok(plain < 200 && nucleus < 200);
   }
   const found = candidates(rows[0][1], NO_EDITS, 1, 64);
@@ -420,14 +476,25 @@ test("a draw from all logits is fast, whatever their order", () => {
 test("options are checked and completed", () => {
   const plain = validateSampling({ seed: 5 }, 100);
   assert.equal(plain, {
-    temperature: 1, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, presencePenalty: 0, frequencyPenalty: 0,
-    logitBias: [], seed: 5, logprobs: 0,
+    temperature: 1,
+    topK: 0,
+    topP: 1,
+    minP: 0,
+    repetitionPenalty: 1,
+    presencePenalty: 0,
+    frequencyPenalty: 0,
+    logitBias: [],
+    seed: 5,
+    logprobs: 0,
   });
   const drawn = new Set(Array.from({ length: 20 }, () => validateSampling({}, 100).seed));
   assert.is(drawn.size, 20);
   for (const seed of drawn) assert.ok(Number.isSafeInteger(seed) && seed >= 0);
   assert.ok(Object.is(validateSampling({ seed: -0 }, 100).seed, 0));
-  assert.equal(validateSampling({ logitBias: { 99: 1, 3: -2, 4: 0 } }, 100).logitBias, [[3, -2], [99, 1]]);
+  assert.equal(validateSampling({ logitBias: { 99: 1, 3: -2, 4: 0 } }, 100).logitBias, [
+    [3, -2],
+    [99, 1],
+  ]);
 
   const wrong: [object, RegExp][] = [
     [{ temperature: -1 }, /temperature is -1, expected/],
@@ -474,7 +541,9 @@ function naiveEdits(logits: ArrayLike<number>, s: Sampling, prompt: number[], ow
 
 /** Ids from the largest value to the smallest, equal ones by id. */
 function inOrder(values: ArrayLike<number>): number[] {
-  return Array.from(values, (_, id) => id).sort((a, b) => (values[a] === values[b] ? a - b : values[b] > values[a] ? 1 : -1));
+  return Array.from(values, (_, id) => id).sort((a, b) =>
+    values[a] === values[b] ? a - b : values[b] > values[a] ? 1 : -1,
+  );
 }
 
 /** How many of the ids in order are kept, the probabilities before anything is cut off, and how near the cuts were. */
@@ -624,7 +693,14 @@ function editList(list: [id: number, bias: number, scale: number, less: number][
 function randomEdits(random: Random, vocab: number): Edits {
   const ids = new Set(Array.from({ length: 1 + random.below(30) }, () => random.below(vocab)));
   return editList(
-    [...ids].sort((a, b) => a - b).map((id) => [id, random.below(2) ? random.normal() * 5 : 0, random.pick([1, 1.1, 0.5, 2]), random.pick([0, 0, 1.5])]),
+    [...ids]
+      .sort((a, b) => a - b)
+      .map((id) => [
+        id,
+        random.below(2) ? random.normal() * 5 : 0,
+        random.pick([1, 1.1, 0.5, 2]),
+        random.pick([0, 0, 1.5]),
+      ]),
   );
 }
 
@@ -658,7 +734,12 @@ function randomSampling(random: Random, vocab: number): Sampling {
 }
 
 /** cpu.topK on a row: the function and where its results lie, in scratch that the next call may reuse. */
-function callTopK<T>(logits: Float32Array, edits: Edits, k: number, use: (run: (slope: number) => number, at: number) => T): T {
+function callTopK<T>(
+  logits: Float32Array,
+  edits: Edits,
+  k: number,
+  use: (run: (slope: number) => number, at: number) => T,
+): T {
   const mark = cpu.mark();
   try {
     const row = cpu.alloc(logits.byteLength);
@@ -703,7 +784,8 @@ function topKOf(logits: Float32Array, edits: Edits, k: number): (slope: number) 
   const row = cpu.alloc(logits.byteLength);
   f32(cpu, row, logits.length).set(logits);
   const at = cpu.alloc(12 * k + 16);
-  return (slope) => cpu.topK(row, logits.length, 0, edits.length / 4, slope, k, at, at + 4 * k, at + 8 * k, at + 12 * k);
+  return (slope) =>
+    cpu.topK(row, logits.length, 0, edits.length / 4, slope, k, at, at + 4 * k, at + 8 * k, at + 12 * k);
 }
 
 function philoxOfModule(counter: number[], key: number[]): number[] {
