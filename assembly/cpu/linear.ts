@@ -34,7 +34,11 @@ export function linearScratchBytes(type: u32, rows: u32, cols: u32): usize {
   if (isFloat(type)) return sums + (<usize>min(cols, TILE_COLS) << 5);
   const blocks = <usize>(cols >> 5);
   return (
-    sums + (<usize>min(cols, TILE_COLS) << 4) + scalesBytes(type, cols) + rows * ((<usize>cols << 1) + blocks * 12) + 64
+    sums +
+    (<usize>min(cols, TILE_COLS) << 4) +
+    scalesBytes(type, cols) +
+    rows * ((<usize>cols << 1) + blocks * 12) +
+    (<usize>cols << 3)
   );
 }
 
@@ -158,13 +162,17 @@ function linearCodes(
   const scaleStride = <usize>blocks << 2;
   const scales = tile + (<usize>min(cols, TILE_COLS) << 4); // (subblocks, 8) f32, and minima
   const minima = hasMinimum(type) ? scales + (<usize>(cols >> scaleShift(type)) << 5) : 0;
-  const codes = scales + scalesBytes(type, cols); // (rows, cols) i16
+  const codes = scales + scalesBytes(type, cols); // (rows, cols) i16; of four rows together (cols / 2 pairs, 4 rows, 2)
   const codeScales = codes + rows * codeStride; // (rows, blocks) f32: value = scale · code
   const codeSums = codeScales + rows * scaleStride; // (rows, blocks) i32
   const valueSums = codeSums + rows * scaleStride; // (rows, blocks) f32: scale · sum of codes
+  const four = valueSums + rows * scaleStride; // (4, cols) i16
+  const fours = rows & ~3; // rows that go four at a time
   for (let row: u32 = 0; row < rows; row++) {
     const at = row * scaleStride;
-    roundTo16(x + row * (codeStride << 1), blocks, codes + row * codeStride, codeScales + at, codeSums + at, valueSums + at);
+    const to = row < fours ? four + (row & 3) * codeStride : codes + row * codeStride;
+    roundTo16(x + row * (codeStride << 1), blocks, to, codeScales + at, codeSums + at, valueSums + at);
+    if (row < fours && (row & 3) == 3) interleave4(four, codeStride, codes + (row - 3) * codeStride);
   }
 
   const stride = panelBytes(type, cols);
@@ -189,13 +197,14 @@ function linearCodes(
         const subblock = <usize>(first << (5 - shift)) << 5;
         const tileScales = scales + subblock;
         const tileMinima = minima == 0 ? 0 : minima + subblock;
-        let a = codes + (<usize>first << 6);
+        let a = codes + (<usize>first << 8);
         let at = <usize>first << 2;
         let to = sums;
         let row: u32 = 0;
-        for (; row + 4 <= rows; row += 4, a += codeStride << 2, at += scaleStride << 2, to += 128) {
-          codes4(a, codeStride, tile, count, shift, tileScales, tileMinima, codeScales + at, valueSums + at, scaleStride, to);
+        for (; row < fours; row += 4, a += codeStride << 2, at += scaleStride << 2, to += 128) {
+          codes4(a, tile, count, shift, tileScales, tileMinima, codeScales + at, valueSums + at, scaleStride, to);
         }
+        a = codes + fours * codeStride + (<usize>first << 6);
         for (; row < rows; row++, a += codeStride, at += scaleStride, to += 32) {
           codes1(a, tile, count, shift, tileScales, tileMinima, codeScales + at, valueSums + at, to);
         }
@@ -232,13 +241,31 @@ function roundTo16(x: usize, blocks: u32, codes: usize, scales: usize, sums: usi
   }
 }
 
+/** Four rows of codes, `stride` bytes apart -> out: for each pair of columns the pair of each row, (pairs, 4, 2) i16. */
+function interleave4(rows: usize, stride: usize, out: usize): void {
+  for (let k: usize = 0; k < stride; k += 16, out += 64) {
+    const r0 = v128.load(rows + k);
+    const r1 = v128.load(rows + k + stride);
+    const r2 = v128.load(rows + k + stride * 2);
+    const r3 = v128.load(rows + k + stride * 3);
+    const low01 = v128.shuffle<i32>(r0, r1, 0, 4, 1, 5);
+    const low23 = v128.shuffle<i32>(r2, r3, 0, 4, 1, 5);
+    const high01 = v128.shuffle<i32>(r0, r1, 2, 6, 3, 7);
+    const high23 = v128.shuffle<i32>(r2, r3, 2, 6, 3, 7);
+    v128.store(out, v128.shuffle<i64>(low01, low23, 0, 2));
+    v128.store(out, v128.shuffle<i64>(low01, low23, 1, 3), 16);
+    v128.store(out, v128.shuffle<i64>(high01, high23, 0, 2), 32);
+    v128.store(out, v128.shuffle<i64>(high01, high23, 1, 3), 48);
+  }
+}
+
 /**
- * sums += rows · tile for four rows of codes, `stride` bytes apart. tile (nBlocks, 16, 2, 8) i16; scales and minima (subblocks, 8);
- * a row's own scales and value sums lie `scaleStride` bytes after those of the row before; sums (4, 8) f32.
+ * sums += rows · tile for four rows of codes, interleaved: a (pairs, 4, 2). tile (nBlocks, 16, 2, 8) i16; scales and minima
+ * (subblocks, 8); a row's own scales and value sums lie `scaleStride` bytes after those of the row before; sums (4, 8) f32.
+ * One pair of columns a turn: what it holds (eight sums, two vectors of weights, four of codes) just fits the registers.
  */
 function codes4(
   a: usize,
-  stride: usize,
   tile: usize,
   nBlocks: u32,
   shift: u32,
@@ -250,7 +277,7 @@ function codes4(
   sums: usize,
 ): void {
   const subblocks = nBlocks << (5 - shift);
-  const bytes: usize = (<usize>1 << shift) << 1;
+  const bytes: usize = (<usize>1 << shift) << 4; // of tile
   for (let sub: u32 = 0; sub < subblocks; sub++, scales += 32) {
     let s00 = i32x4.splat(0);
     let s01 = i32x4.splat(0);
@@ -260,40 +287,23 @@ function codes4(
     let s21 = i32x4.splat(0);
     let s30 = i32x4.splat(0);
     let s31 = i32x4.splat(0);
-    const a1 = a + stride;
-    const a2 = a1 + stride;
-    const a3 = a2 + stride;
-    for (let k: usize = 0; k < bytes; k += 8, tile += 64) {
-      let w0 = v128.load(tile);
-      let w1 = v128.load(tile, 16);
-      let c = v128.load32_splat(a + k);
+    const end = tile + bytes;
+    for (; tile < end; tile += 32, a += 16) {
+      const w0 = v128.load(tile);
+      const w1 = v128.load(tile, 16);
+      let c = v128.load32_splat(a);
       s00 = i32x4.add(s00, i32x4.dot_i16x8_s(c, w0));
       s01 = i32x4.add(s01, i32x4.dot_i16x8_s(c, w1));
-      c = v128.load32_splat(a1 + k);
+      c = v128.load32_splat(a, 4);
       s10 = i32x4.add(s10, i32x4.dot_i16x8_s(c, w0));
       s11 = i32x4.add(s11, i32x4.dot_i16x8_s(c, w1));
-      c = v128.load32_splat(a2 + k);
+      c = v128.load32_splat(a, 8);
       s20 = i32x4.add(s20, i32x4.dot_i16x8_s(c, w0));
       s21 = i32x4.add(s21, i32x4.dot_i16x8_s(c, w1));
-      c = v128.load32_splat(a3 + k);
-      s30 = i32x4.add(s30, i32x4.dot_i16x8_s(c, w0));
-      s31 = i32x4.add(s31, i32x4.dot_i16x8_s(c, w1));
-      w0 = v128.load(tile, 32);
-      w1 = v128.load(tile, 48);
-      c = v128.load32_splat(a + k, 4);
-      s00 = i32x4.add(s00, i32x4.dot_i16x8_s(c, w0));
-      s01 = i32x4.add(s01, i32x4.dot_i16x8_s(c, w1));
-      c = v128.load32_splat(a1 + k, 4);
-      s10 = i32x4.add(s10, i32x4.dot_i16x8_s(c, w0));
-      s11 = i32x4.add(s11, i32x4.dot_i16x8_s(c, w1));
-      c = v128.load32_splat(a2 + k, 4);
-      s20 = i32x4.add(s20, i32x4.dot_i16x8_s(c, w0));
-      s21 = i32x4.add(s21, i32x4.dot_i16x8_s(c, w1));
-      c = v128.load32_splat(a3 + k, 4);
+      c = v128.load32_splat(a, 12);
       s30 = i32x4.add(s30, i32x4.dot_i16x8_s(c, w0));
       s31 = i32x4.add(s31, i32x4.dot_i16x8_s(c, w1));
     }
-    a += bytes;
     const scale0 = v128.load(scales);
     const scale1 = v128.load(scales, 16);
     const at = <usize>(sub >> (5 - shift)) << 2;
