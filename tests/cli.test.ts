@@ -563,13 +563,20 @@ const result = (choices: Choice[]): Result => ({
 test("the table: the best whole and last, the others within the height; votes where they were counted", () => {
   const long = "many words ".repeat(40);
   const ranked = result([choice(1, long), choice(0, long), choice(2, "short\x1b\n")]);
-  const cut = choiceTable(ranked, 80, 12, noPaint).join("\n").split("\n");
-  assert.ok(cut.length <= 12);
+  const cut = choiceTable(ranked, 80, 11, noPaint).join("\n").split("\n");
+  assert.is(cut.length, 11);
   assert.match(cut[0], /cut to the screen/);
   assert.match(cut[1], /^ +2 {3}-1\.200 +2 {2}short␛$/);
   assert.match(cut[2], /^ +0 {3}-1\.000 .*…$/);
   assert.is(cut.join(" ").split("many").length - 1, 40 + 5, "the best has all its words");
   for (const line of cut) assert.ok(width(line) <= 80);
+  const taller = choiceTable(ranked, 80, 14, noPaint).join("\n").split("\n");
+  assert.ok(taller.length <= 14);
+  assert.is(
+    taller.join(" ").split("many").length - 1,
+    40 + 10,
+    "what is left of the height goes to the second best first",
+  );
   const full = choiceTable(ranked, 80, Number.POSITIVE_INFINITY, noPaint).join("\n");
   assert.is(full.split("many").length - 1, 80);
   const votes = result([

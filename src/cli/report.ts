@@ -23,20 +23,23 @@ export function choiceTable({ choices }: Result, columns: number, height: number
   const title = `choice${voted ? "  votes" : ""}  logprob  tokens  `;
   const room = Math.max(20, columns - title.length);
   const texts = choices.map(({ text }) => wrap(harmless(text.trim()), room).filter((line) => line !== ""));
-  const share = n > 1 ? Math.max(1, Math.floor((height - 1 - texts[0].length) / (n - 1))) : 1;
+  // Lines left for the others are dealt out one by one, from the second best on.
+  const spare = height - 1 - texts[0].length;
+  const limit = (place: number) =>
+    place === 0 ? Infinity : Math.max(1, Math.floor((spare + n - 1 - place) / (n - 1)));
   const rows = choices.map((choice, place) => {
     const { index, meanLogprob, tokenIds } = choice;
     const votes = voted ? `  ${votesOf(choice, n).padStart(5)}` : "";
     const figures = `${String(index).padStart(6)}${votes}  ${meanLogprob.toFixed(3).padStart(7)}  ${String(tokenIds.length).padStart(6)}  `;
     const all = texts[place];
-    const cut = place > 0 && all.length > share;
-    const lines = cut ? [...all.slice(0, share - 1), head(all.slice(share - 1).join(" "), room)] : all;
+    const last = limit(place) - 1;
+    const lines = all.length - 1 > last ? [...all.slice(0, last), head(all.slice(last).join(" "), room)] : all;
     const painted = place === 0 ? lines.map((line) => paint("bold", line)) : lines;
     return `${paint("cyan", figures)}${painted.join(`\n${" ".repeat(title.length)}`)}`;
   });
-  const some = texts.some((lines, place) => place > 0 && lines.length > share);
+  const cut = texts.some((lines, place) => lines.length > limit(place));
   return [
-    paint("dim", `${title}text, best last${some ? " (cut to the screen; --full shows all)" : ""}`),
+    paint("dim", `${title}text, best last${cut ? " (cut to the screen; --full shows all)" : ""}`),
     ...rows.reverse(),
   ];
 }
