@@ -493,6 +493,8 @@ test("the panel keeps the newest text in view, and running choices before ended 
     lines.join("\n"),
   );
   assert.ok(lines.some((line) => line.trim() === "and 9 more"));
+  const spaced = panelLines(["title", "prompt"], [{ text: "a\n\nb\n" }, { text: "" }], "status", 60, 16, noPaint);
+  assert.equal(spaced.slice(2, 5), [" 0  a", "    b", " 1  "], "empty lines take no room");
   const one = panelLines(["title", "prompt"], [{ text: `${"long ".repeat(2000)}end` }], "status", 60, 16, noPaint);
   assert.is(one.length, 16);
   assert.match(one.at(-3) ?? "", /end$/);
@@ -574,7 +576,7 @@ test("the table: the best whole and last, the others within the height; votes wh
   assert.ok(taller.length <= 14);
   assert.is(
     taller.join(" ").split("many").length - 1,
-    40 + 10,
+    40 + 15,
     "what is left of the height goes to the second best first",
   );
   const full = choiceTable(ranked, 80, Number.POSITIVE_INFINITY, noPaint).join("\n");

@@ -50,7 +50,9 @@ function newest(text: string, columns: number, count: number): string[] {
   if (count === 1) return [tail(text, columns)];
   // Wrapping starts at a fixed place, far enough back, so that it neither moves with each token nor takes ever longer.
   const stride = 4 * columns * count;
-  return wrap(text.slice(Math.max(0, Math.floor(text.length / stride) - 1) * stride), columns).slice(-count);
+  const from = Math.max(0, Math.floor(text.length / stride) - 1) * stride;
+  const lines = wrap(text.slice(from), columns).filter((line) => line !== "");
+  return lines.length > 0 ? lines.slice(-count) : [""];
 }
 
 /** A bar of `columns` cells, filled to a share in 0 … 1. */
