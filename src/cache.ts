@@ -50,7 +50,7 @@ export interface Path {
   extend(ids: Uint32Array): BlockCopy | undefined;
   /** Another path along the same blocks. */
   fork(): Path;
-  /** Gives the path up; its tokens stay cached while there is room. */
+  /** Gives the path up; its tokens stay cached while there is room. Nothing after discard. */
   release(): void;
   /** Gives the path up and forgets what it was extended by, unless others have gone on from there. */
   discard(): void;
@@ -79,6 +79,8 @@ export interface Cache {
   newTail(): Tail;
   /** Evicts up to `count` blocks that nobody holds; how many they were. */
   evict(count: number): number;
+  /** Blocks that are free, or held by nobody: what paths and tails can still get. */
+  room(): number;
   counts(): CacheCounts;
 }
 
@@ -104,6 +106,7 @@ export function createCache(text: TextModule, options: CacheOptions): Cache {
   function pathOf(path: number, known: Uint32Array | undefined): Path {
     let length = checked(text.pathLength(handle, path));
     let blocks = known;
+    let discarded = false;
     return {
       get length() {
         return length;
@@ -127,10 +130,11 @@ export function createCache(text: TextModule, options: CacheOptions): Cache {
       },
       fork: () => pathOf(checked(text.pathFork(handle, path)), blocks),
       release() {
-        end(text.pathRelease(handle, path));
+        if (!discarded) end(text.pathRelease(handle, path));
       },
       discard() {
         end(text.pathDiscard(handle, path));
+        discarded = true;
       },
     };
 
@@ -171,8 +175,10 @@ export function createCache(text: TextModule, options: CacheOptions): Cache {
     return { made, inUse, referenced: inUse - cached, cached, mostInUse, tokens, evictions };
   }
 
+  const room = () => maxBlocks - counts().referenced;
+
   function outOfBlocks(what: string, blocks: number): never {
-    const left = maxBlocks - counts().referenced;
+    const left = room();
     fail(
       "memory",
       `K/V memory is full: ${what} ${blocks} blocks of ${blockTokens} tokens, but ${left} of ${maxBlocks} are left ` +
@@ -188,6 +194,7 @@ export function createCache(text: TextModule, options: CacheOptions): Cache {
     newPath: () => pathOf(checked(text.pathAcquire(handle, 0)), undefined),
     newTail,
     evict: (count) => text.cacheEvict(handle, count),
+    room,
     counts,
   };
 }

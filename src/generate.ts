@@ -9,7 +9,7 @@ import type { ModelConfig } from "./config.ts";
 import { fail } from "./errors.ts";
 import type { AttentionPath, Forward, Row } from "./model.ts";
 import type { CallOptions } from "./options.ts";
-import { planSamples } from "./plan.ts";
+import { planTokens } from "./plan.ts";
 import { rankChoices } from "./rank.ts";
 import { choiceSeed, type Drawn, type Sampler } from "./sampler.ts";
 import { type ChoiceText, createChoiceText } from "./text.ts";
@@ -66,14 +66,10 @@ export async function generate(
   options: CallOptions,
   listener?: Listener,
 ): Promise<Result> {
-  const { backend, cache, sampler, contextLength } = engine;
+  const { backend, cache, sampler } = engine;
+  const { blockTokens } = backend;
   const { n, sampling, signal } = options;
   checkPrompt(engine, promptIds);
-  const maxTokens = Math.min(options.maxTokens, contextLength - promptIds.length);
-  if (options.maxTokens > 0 && maxTokens === 0) {
-    fail("context-length", `a prompt of ${promptIds.length} tokens leaves no room in the context of ${contextLength}`);
-  }
-  const places = planSamples(backend, cache.maxBlocks, promptIds.length, maxTokens, n);
   const watch = stopwatch();
   const path = cache.acquire(promptIds);
   const samples: Sample[] = Array.from({ length: n }, (_, index) => ({
@@ -84,8 +80,11 @@ export async function generate(
     logprobSum: 0,
     drawn: 0,
   }));
-  sampler.begin(sampling, promptIds, n);
+  let maxTokens = 0;
   try {
+    const missing = Math.ceil(promptIds.length / blockTokens) - path.blocks().length;
+    maxTokens = planTokens(backend, cache.room(), promptIds.length, missing, engine.contextLength, options.maxTokens);
+    sampler.begin(sampling, promptIds, n);
     // The last token runs in any case: its logits are wanted.
     const cachedTokens = Math.min(path.length, promptIds.length - 1);
     const logits = await prefill(engine, path, promptIds, signal, maxTokens > 0 ? 1 : 0);
@@ -104,18 +103,20 @@ export async function generate(
     while (waiting.length + active.length > 0) {
       await breathe(engine, signal);
       for (const sample of [...active, ...waiting]) if (listener?.isStopped(sample.index)) finish(sample, "abort");
-      active = active.filter((sample) => !sample.finishReason);
-      while (active.length < places && waiting.length > 0) {
-        const sample = waiting.shift() as Sample;
-        if (sample.finishReason) continue;
-        sample.tail = cache.newTail();
-        active.push(sample);
+      active = [...active, ...waiting.splice(0, backend.maxRows - active.length)].filter((sample) => !sample.finishReason);
+      // Where memory runs short some sit a step out: the oldest can always go on to its end, and frees its blocks then.
+      const running: Sample[] = [];
+      const rows: Row[] = [];
+      for (const sample of active) {
+        const row = nextRow(sample, active[0]);
+        if (!row) continue;
+        running.push(sample);
+        rows.push(row);
       }
-      if (active.length === 0) continue;
+      if (running.length === 0) continue;
 
-      const attention = choosePath(options.attention, active.length, promptIds.length);
-      const rows = active.map((sample) => nextRow(sample));
-      const tails = active.map((sample) => sample.tail as Tail);
+      const attention = choosePath(options.attention, running.length, promptIds.length);
+      const tails = running.map((sample) => sample.tail as Tail);
       watch.stepBegins(attention, context.blocks.length, tails);
       const out = engine.forward.decode(
         rows,
@@ -123,8 +124,8 @@ export async function generate(
         { blocks: tails.map((tail) => tail.blocks()), lengths: Uint32Array.from(tails, (tail) => tail.length) },
         attention,
       );
-      const draw = await candidatesOf(out, active);
-      for (let row = 0; row < active.length; row++) take(active[row], await draw(row, active[row]));
+      const draw = await candidatesOf(out, running);
+      for (let row = 0; row < running.length; row++) take(running[row], await draw(row, running[row]));
       watch.stepEnds();
       active = active.filter((sample) => !sample.finishReason);
     }
@@ -214,9 +215,14 @@ export async function generate(
     sample.tail = undefined;
   }
 
-  /** The sample's last token goes into its tail. */
-  function nextRow(sample: Sample): Row {
-    const tail = sample.tail as Tail;
+  /** A place for the sample's last token in its tail; none where the block that it takes may be needed by the oldest sample. */
+  function nextRow(sample: Sample, oldest: Sample): Row | undefined {
+    sample.tail ??= cache.newTail();
+    const { tail } = sample;
+    if (sample !== oldest && tail.length % blockTokens === 0) {
+      const held = oldest.tail?.blocks().length ?? 0;
+      if (cache.room() <= Math.ceil((maxTokens - 1) / blockTokens) - held) return undefined;
+    }
     const position = promptIds.length + tail.length;
     const { block, place } = tail.append();
     backend.reserveBlocks(cache.counts().made);
@@ -258,7 +264,13 @@ export async function prefill(
   while (from < ids.length) {
     await breathe(engine, signal);
     const to = Math.min(from + engine.backend.maxRows, ids.length);
-    logits = runChunk(engine, path, ids, from, to, to === ids.length ? wanted : 0);
+    try {
+      logits = runChunk(engine, path, ids, from, to, to === ids.length ? wanted : 0);
+    } catch (error) {
+      // The path may name tokens now whose K and V were never written.
+      path.discard();
+      throw error;
+    }
     from = to;
   }
   return logits;

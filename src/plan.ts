@@ -29,35 +29,35 @@ export function planMemory(backend: Backend, weightBytes: number, limit: number)
 }
 
 /**
- * How many of n samples can decode at a time beside a prompt: each may need blocks for maxTokens. The others wait for a place.
- * Errors: `memory` where not even one fits, saying how many tokens would.
+ * How many tokens each sample may have after a prompt: `wanted`, or for Infinity what context and memory leave.
+ * room: blocks that are free or may be evicted; promptBlocks: those that the prompt still needs of them.
+ * Errors: `context-length`; `memory` where not even one sample fits, saying what would.
  */
-export function planSamples(
-  backend: Backend,
-  maxBlocks: number,
+export function planTokens(
+  { blockTokens }: Backend,
+  room: number,
   promptTokens: number,
-  maxTokens: number,
-  n: number,
+  promptBlocks: number,
+  contextLength: number,
+  wanted: number,
 ): number {
-  const { blockTokens } = backend;
-  const promptBlocks = Math.ceil(promptTokens / blockTokens);
-  const left = maxBlocks - promptBlocks;
-  // The last token of a sample is never fed back.
-  const tailBlocks = Math.max(1, Math.ceil((maxTokens - 1) / blockTokens));
-  if (left < Math.min(1, maxTokens)) {
+  if (wanted === 0) return 0;
+  const contextLeaves = contextLength - promptTokens;
+  if (contextLeaves === 0) {
+    fail("context-length", `a prompt of ${promptTokens} tokens leaves no room in the context of ${contextLength}`);
+  }
+  // The last token of a sample is never fed back, so it takes no place.
+  const memoryLeaves = (room - promptBlocks) * blockTokens + 1;
+  const least = Number.isFinite(wanted) ? Math.min(wanted, contextLeaves) : 1;
+  if (memoryLeaves < least) {
     fail(
       "memory",
-      `a prompt of ${promptTokens} tokens does not fit: K/V memory holds ${maxBlocks * blockTokens} tokens, prompt and answer together`,
+      `a prompt of ${promptTokens} tokens and ${least} after it need ${promptBlocks + Math.ceil((least - 1) / blockTokens)} ` +
+        `blocks of K/V (${blockTokens} tokens each), but memory has room for ${room}: ` +
+        `dispose prefixes, or use fewer tokens or a larger memoryLimit`,
     );
   }
-  const fitting = Math.floor(left / tailBlocks);
-  if (fitting < 1 && maxTokens > 1) {
-    fail(
-      "memory",
-      `maxTokens ${maxTokens} after a prompt of ${promptTokens} tokens does not fit: K/V memory has room for ${left * blockTokens} more`,
-    );
-  }
-  return Math.max(1, Math.min(n, fitting, backend.maxRows));
+  return Math.min(wanted, contextLeaves, memoryLeaves);
 }
 
 /** Bytes for people: 1,234,567 -> "1.2 MB". */

@@ -140,61 +140,49 @@ export function createTokenizer(module: TextModule, data: TokenizerData): ModelT
 /** Writes tokens, merges and scores into the module; returns the vocabulary's address. */
 function fillVocabulary(module: TextModule, data: TokenizerData): number {
   const { tokens, types } = data;
-  const lengths = new Uint32Array(tokens.length);
-  let total = 0;
-  for (let id = 0; id < tokens.length; id++) {
-    const length = utf8Length(tokens[id]!);
-    if (length < 0) fail("format", `token ${id} is ${show(tokens[id])}, expected well-formed Unicode`);
-    lengths[id] = length;
-    total += length;
-  }
+  const text = new TextEncoder().encode(tokens.join(""));
   let traits = data.kind === "byte-level" ? BYTE_LEVEL : 0;
   if (data.wholeWords) traits |= WHOLE_WORDS;
   if (data.scores) traits |= SCORED;
   if (data.fuseUnknown) traits |= FUSE_UNKNOWN;
-  const vocab = module.newVocab(tokens.length, total, traits, data.unknownId ?? NONE, packRules(data.rules));
+  const vocab = module.newVocab(tokens.length, text.length, traits, data.unknownId ?? NONE, packRules(data.rules));
   if (vocab === 0) fail("memory", `a vocabulary of ${tokens.length} tokens does not fit in WebAssembly memory`);
-  writeText(tokens.join(""), u8(module, module.tokenBytes(vocab), total));
-  u32(module, module.tokenLengths(vocab), tokens.length).set(lengths);
+  u8(module, module.tokenBytes(vocab), text.length).set(text);
+  const lengths = u32(module, module.tokenLengths(vocab), tokens.length);
+  for (let id = 0; id < tokens.length; id++) lengths[id] = tokens[id]!.length;
   u8(module, module.tokenTypes(vocab), tokens.length).set(types);
   // Minus zero and zero are one score.
   if (data.scores) f32(module, module.tokenScores(vocab), tokens.length).set(data.scores.map((score) => score + 0));
-  const twice = -1 - module.indexTokens(vocab);
-  if (twice >= 0) fail("format", `token ${twice}, ${show(tokens[twice])}, is in the vocabulary twice`);
+  const bad = -1 - module.indexTokens(vocab);
+  if (bad >= 0)
+    fail("format", `token ${bad} is ${show(tokens[bad])}, which is in the vocabulary twice or no well-formed Unicode`);
   if (!data.scores) fillMerges(module, vocab, data);
   return vocab;
 }
 
 function fillMerges(module: TextModule, vocab: number, { merges }: TokenizerData): void {
-  const count = merges.length;
-  const lengths = new Uint32Array(2 * count);
-  const spelled: string[] = new Array(count);
-  let total = 0;
-  for (let i = 0; i < count; i++) {
-    const merge = merges[i]!;
-    const space = typeof merge === "string" ? merge.indexOf(" ", 1) : 0;
-    const isPair =
-      Array.isArray(merge) && merge.length === 2 && typeof merge[0] === "string" && typeof merge[1] === "string";
-    if (space <= 0 && !isPair) fail("format", `merge ${i} is ${show(merge)}, expected two tokens`);
-    const text = typeof merge === "string" ? merge : `${merge[0]} ${merge[1]}`;
-    const left = utf8Length(text, 0, typeof merge === "string" ? space : merge[0].length);
-    const right = utf8Length(text, typeof merge === "string" ? space + 1 : merge[0].length + 1);
-    if (left <= 0 || right <= 0) fail("format", `merge ${i} is ${show(merge)}, expected two tokens`);
-    spelled[i] = text;
+  const lengths = new Uint32Array(2 * merges.length);
+  const spelled = merges.map((merge, i) => {
+    const isText = typeof merge === "string";
+    const left = isText ? merge.indexOf(" ", 1) : Array.isArray(merge) ? String(merge[0]).length : 0;
+    const text = isText ? merge : `${merge?.[0]} ${merge?.[1]}`;
+    if (left <= 0 || left + 1 >= text.length) fail("format", `merge ${i} is ${show(merge)}, expected two tokens`);
     lengths[2 * i] = left;
-    lengths[2 * i + 1] = right;
-    total += left + 1 + right;
-  }
-  if (!module.reserveMerges(vocab, count)) fail("memory", `${count} merges do not fit in WebAssembly memory`);
+    lengths[2 * i + 1] = text.length - left - 1;
+    return text;
+  });
+  const text = new TextEncoder().encode(spelled.join(""));
+  if (!module.reserveMerges(vocab, merges.length))
+    fail("memory", `${merges.length} merges do not fit in WebAssembly memory`);
   const before = module.mark();
   try {
-    const text = allocate(module, total + SLACK, "merges");
+    const at = allocate(module, text.length + SLACK, "merges");
     const table = allocate(module, lengths.byteLength, "merges");
-    writeText(spelled.join(""), u8(module, text, total));
+    u8(module, at, text.length).set(text);
     u32(module, table, lengths.length).set(lengths);
-    const unknown = -1 - module.addMerges(vocab, text, table, count);
+    const unknown = -1 - module.addMerges(vocab, at, table, merges.length);
     if (unknown >= 0)
-      fail("format", `merge ${unknown}, ${show(merges[unknown])}: expected both parts and the whole to be tokens`);
+      fail("format", `merge ${unknown} is ${show(merges[unknown])}, expected both parts and the whole to be tokens`);
   } finally {
     module.release(before);
   }
@@ -357,21 +345,6 @@ function isAllSpecial(module: TextModule, { at, regions, regionCount }: Text, fr
 /** Writes the text as UTF-8, lone surrogates as U+FFFD; returns the bytes written. */
 function writeText(text: string, target: Uint8Array): number {
   return new TextEncoder().encodeInto(text, target).written;
-}
-
-/** Bytes of text[from..to) as UTF-8; -1 where it has lone surrogates. */
-function utf8Length(text: string, from = 0, to = text.length): number {
-  let bytes = to - from;
-  for (let i = from; i < to; i++) {
-    const unit = text.charCodeAt(i);
-    if (unit < 0x80) continue;
-    bytes += unit < 0x800 ? 1 : 2;
-    if (unit < 0xd800 || unit > 0xdfff) continue;
-    if (!isHigh(unit) || i + 1 >= to || !isLow(text.charCodeAt(i + 1))) return -1;
-    // The pair is two units and four bytes.
-    i++;
-  }
-  return bytes;
 }
 
 const isHigh = (unit: number) => unit >= 0xd800 && unit <= 0xdbff;
