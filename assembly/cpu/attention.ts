@@ -16,7 +16,7 @@ export const BLOCK: u32 = 32;
 const BLOCK_BYTES: usize = 128; // BLOCK f32
 
 // Scratch of `rows` rows of one KV head, from the pointer that every function takes:
-//   queries (rows, headDim), scaled by 1/√headDim | sums (rows, headDim) | scores (rows, BLOCK) | top, total (rows) each
+//   queries (rows, headDim), scaled by 1/√headDim, of four rows together (headDim, 4) | sums (rows, headDim) | scores (rows, BLOCK) | top, total (rows) each
 
 /** Bytes of scratch for `rows` query rows of one KV head. */
 export function attendScratchBytes(rows: u32, headDim: u32): usize {
@@ -166,12 +166,12 @@ function gather(q: usize, nTokens: u32, nHeads: u32, nKvHeads: u32, headDim: u32
   const group = nHeads / nKvHeads;
   const rows = nTokens * group;
   const scale: f32 = 1 / sqrt(<f32>headDim);
-  const runBytes = <usize>(group * headDim) << 2; // the heads of a group lie together
-  let to = scratch;
-  for (let token: u32 = 0; token < nTokens; token++) {
-    const from = q + <usize>((token * nHeads + head * group) * headDim << 2);
-    for (let i: usize = 0; i < runBytes; i += 4) store<f32>(to + i, load<f32>(from + i) * scale);
-    to += runBytes;
+  const rowBytes = <usize>headDim << 2;
+  for (let row: u32 = 0; row < rows; row++) {
+    const from = q + <usize>((row / group) * nHeads + head * group + (row % group)) * rowBytes;
+    const isFour = row < (rows & ~3);
+    let to = scratch + <usize>(isFour ? row & ~3 : row) * rowBytes + (isFour ? <usize>(row & 3) << 2 : 0);
+    for (let d: usize = 0; d < rowBytes; d += 4, to += isFour ? 16 : 4) store<f32>(to, load<f32>(from + d) * scale);
   }
   memory.fill(sumsAt(scratch, rows, headDim), 0, <usize>(rows * headDim) << 2);
   const top = topAt(scratch, rows, headDim);
@@ -209,7 +209,7 @@ function advance(
     // The last of the four sees most; the others' weights beyond their own limit are zeros.
     const most = limit(visible, group, row + 3);
     if (most > 0) {
-      scores4(queries, rowBytes, keys, headDim, scores);
+      scores4(queries, keys, headDim, scores);
       for (let r: u32 = 0; r < 4; r++) {
         soften(scores + r * BLOCK_BYTES, limit(visible, group, row + r), sums + r * rowBytes, headDim, top + (r << 2), total);
       }
@@ -241,11 +241,9 @@ function limit(visible: i32, group: u32, row: u32): u32 {
   return <u32>max(0, min(seen, <i32>BLOCK));
 }
 
-/** scores (4, BLOCK) = queries (4, headDim) · keys (headDim, BLOCK). */
-function scores4(queries: usize, rowBytes: usize, keys: usize, headDim: u32, scores: usize): void {
-  const q1 = queries + rowBytes;
-  const q2 = q1 + rowBytes;
-  const q3 = q2 + rowBytes;
+/** scores (4, BLOCK) = queries (headDim, 4) · keys (headDim, BLOCK). */
+function scores4(queries: usize, keys: usize, headDim: u32, scores: usize): void {
+  const end = queries + (<usize>headDim << 4);
   for (let token: usize = 0; token < BLOCK_BYTES; token += 32) {
     let s00 = f32x4.splat(0);
     let s01 = f32x4.splat(0);
@@ -256,19 +254,19 @@ function scores4(queries: usize, rowBytes: usize, keys: usize, headDim: u32, sco
     let s30 = f32x4.splat(0);
     let s31 = f32x4.splat(0);
     let key = keys + token;
-    for (let d: usize = 0; d < rowBytes; d += 4, key += BLOCK_BYTES) {
+    for (let query = queries; query < end; query += 16, key += BLOCK_BYTES) {
       const k0 = v128.load(key);
       const k1 = v128.load(key, 16);
-      let q = v128.load32_splat(queries + d);
+      let q = v128.load32_splat(query);
       s00 = f32x4.add(s00, f32x4.mul(q, k0));
       s01 = f32x4.add(s01, f32x4.mul(q, k1));
-      q = v128.load32_splat(q1 + d);
+      q = v128.load32_splat(query, 4);
       s10 = f32x4.add(s10, f32x4.mul(q, k0));
       s11 = f32x4.add(s11, f32x4.mul(q, k1));
-      q = v128.load32_splat(q2 + d);
+      q = v128.load32_splat(query, 8);
       s20 = f32x4.add(s20, f32x4.mul(q, k0));
       s21 = f32x4.add(s21, f32x4.mul(q, k1));
-      q = v128.load32_splat(q3 + d);
+      q = v128.load32_splat(query, 12);
       s30 = f32x4.add(s30, f32x4.mul(q, k0));
       s31 = f32x4.add(s31, f32x4.mul(q, k1));
     }
