@@ -18,7 +18,20 @@ function tool(name, program, args) {
 }
 
 const MODULES = ["text", "cpu"];
-const FLAGS = ["-O3", "--noAssert", "--enable", "simd", "--runtime", "stub", "--bindings", "raw", "--use", "abort=", "--disableWarning", "201"];
+const FLAGS = [
+  "-O3",
+  "--noAssert",
+  "--enable",
+  "simd",
+  "--runtime",
+  "stub",
+  "--bindings",
+  "raw",
+  "--use",
+  "abort=",
+  "--disableWarning",
+  "201",
+];
 
 mkdirSync("build", { recursive: true });
 for (const name of MODULES)

@@ -88,7 +88,7 @@ export async function generate(
     // The last token runs in any case: its logits are wanted.
     const cachedTokens = Math.min(path.length, promptIds.length - 1);
     const logits = await prefill(engine, path, promptIds, signal, maxTokens > 0 ? 1 : 0);
-    watch.prefilled();
+    watch.prefilled(path.blocks().length, n);
 
     if (maxTokens === 0) for (const sample of samples) finish(sample, "length");
     else {
@@ -103,7 +103,9 @@ export async function generate(
     while (waiting.length + active.length > 0) {
       await breathe(engine, signal);
       for (const sample of [...active, ...waiting]) if (listener?.isStopped(sample.index)) finish(sample, "abort");
-      active = [...active, ...waiting.splice(0, backend.maxRows - active.length)].filter((sample) => !sample.finishReason);
+      active = [...active, ...waiting.splice(0, backend.maxRows - active.length)].filter(
+        (sample) => !sample.finishReason,
+      );
       // Where memory runs short some sit a step out: the oldest can always go on to its end, and frees its blocks then.
       const running: Sample[] = [];
       const rows: Row[] = [];
@@ -409,8 +411,10 @@ function stopwatch() {
   let blocks = 0;
   let blocksAsCopies = 0;
   return {
-    prefilled(): void {
+    prefilled(contextBlocks: number, n: number): void {
       prefillEnd = performance.now();
+      blocks = contextBlocks;
+      blocksAsCopies = contextBlocks * n;
     },
     stepBegins(path: AttentionPath, contextBlocks: number, tails: readonly Tail[]): void {
       stepBegan = performance.now();
@@ -432,7 +436,7 @@ function stopwatch() {
         device: backend.device,
         ...(fallback === undefined ? {} : { fallback }),
         attention: ran,
-        attentionReason: REASONS[attention === "auto" ? ran : "asked"],
+        attentionReason: steps.length === 0 ? REASONS.none : REASONS[attention === "auto" ? ran : "asked"],
         steps: steps.length,
         prefillMs: prefillEnd - began,
         decodeMs,
@@ -451,5 +455,6 @@ const REASONS = {
   asked: "asked for by the option attention",
   "two-part": "several samples share the prompt: it is read once a step for all of them",
   "one-part": "one sample at a time: there is nothing to share",
+  none: "no step was needed: the prompt's own pass gave every token",
   mixed: "two-part while several samples ran, one-part for the last one",
 };
