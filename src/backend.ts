@@ -124,12 +124,15 @@ export interface Backend {
 
   /** out[row] = table[id of the row], dequantised. */
   embed(table: Weight, batch: PreparedBatch, out: Tensor): void;
-  /** out[row] = x[row] / sqrt(mean(x[row]²) + eps) · weight. */
+  /** out[row] = x[row] / sqrt(mean(x[row]²) + eps) · weight. A weight narrower than the rows normalises each part of its width
+   *  (a head) by itself. out may be x. */
   rmsNorm(x: Tensor, weight: Tensor, eps: number, out: Tensor): void;
   /** out = x · Wᵀ. x (rows, cols) -> out (rows, outputs). */
   linear(x: Tensor, weight: Weight, out: Tensor): void;
   /** out += x · Wᵀ: a projection back into the residual stream. */
   linearAdd(x: Tensor, weight: Weight, out: Tensor): void;
+  /** x[row] += bias. x (rows, cols), bias (1, cols). */
+  addBias(x: Tensor, bias: Tensor): void;
   /** Rotates q and k by the rows' angles, and puts k and v into the rows' slots of this layer.
    *  q (rows, nHeads · headDim), k and v (rows, nKvHeads · headDim); q changes in place. */
   ropeAppend(q: Tensor, k: Tensor, v: Tensor, layer: number, batch: PreparedBatch): void;

@@ -22,8 +22,12 @@ export interface ModelConfig extends Shape {
   readonly ropeScale: number;
 }
 
-/** The architectures whose forward is model.ts's. */
-const ARCHITECTURES = ["llama"];
+/** The architectures whose forward is model.ts's, and which dimensions of a head their rotary positions pair. */
+const FAMILIES: Readonly<Record<string, Pick<ModelConfig, "ropePairs">>> = {
+  llama: { ropePairs: "interleaved" },
+  qwen2: { ropePairs: "halves" },
+  qwen3: { ropePairs: "halves" },
+};
 
 /** The configuration of a GGUF's model. Errors: `unsupported`, `format`. */
 export function readConfig(gguf: Gguf): ModelConfig {
@@ -32,11 +36,10 @@ export function readConfig(gguf: Gguf): ModelConfig {
   if (typeof architecture !== "string") {
     fail("format", `GGUF: general.architecture is ${describe(architecture)}, expected a string`);
   }
-  if (!ARCHITECTURES.includes(architecture)) {
-    fail(
-      "unsupported",
-      `model architecture "${architecture}" is not supported, expected ${ARCHITECTURES.join(" or ")}`,
-    );
+  const family = Object.hasOwn(FAMILIES, architecture) ? FAMILIES[architecture] : undefined;
+  if (!family) {
+    const known = Object.keys(FAMILIES).join(", ");
+    fail("unsupported", `model architecture "${architecture}" is not supported, expected one of ${known}`);
   }
 
   const key = (name: string) => `${architecture}.${name}`;
@@ -93,7 +96,7 @@ export function readConfig(gguf: Gguf): ModelConfig {
     contextLength: whole("context_length", 1, 1 << 28),
     normEps: positive("attention.layer_norm_rms_epsilon"),
     ropeDim,
-    ropePairs: "interleaved",
+    ...family,
     ropeBase: positive("rope.freq_base", 10000),
     ropeScale: readRopeScale(metadata.get(key("rope.scaling.type")), () =>
       positive("rope.scaling.factor", positive("rope.scale_linear", 1)),

@@ -1,7 +1,7 @@
 // The forward of a llama-like transformer, spelled out once over the backend's operations: token ids in, logits out.
 // Knows layers and their order; nothing of kernels, of where blocks come from, or of sampling.
 
-import type { Backend, Batch, PreparedBatch, States, Tensor } from "./backend.ts";
+import type { Backend, Batch, PreparedBatch, States, Tensor, Weight } from "./backend.ts";
 import type { ModelConfig } from "./config.ts";
 import { rotaryTurns } from "./config.ts";
 import type { LayerWeights, Weights } from "./weights.ts";
@@ -57,16 +57,24 @@ export function createForward(backend: Backend, config: ModelConfig, weights: We
     backend.mergeStates(states, batch, out);
   };
 
+  function project(x: Tensor, weight: Weight, bias: Tensor | undefined, out: Tensor): void {
+    backend.linear(x, weight, out);
+    if (bias) backend.addBias(out, bias);
+  }
+
   function runLayer(w: LayerWeights, layer: number, batch: PreparedBatch, attend: Attend): void {
     const first = (tensor: Tensor) => backend.view(tensor, 0, batch.rows);
     const [residual, h, queries, keys, values, out] = [x, normed, q, k, v, attended].map(first);
     backend.rmsNorm(residual, w.attnNorm, normEps, h);
-    backend.linear(h, w.q, queries);
-    backend.linear(h, w.k, keys);
-    backend.linear(h, w.v, values);
+    project(h, w.q, w.qBias, queries);
+    project(h, w.k, w.kBias, keys);
+    project(h, w.v, w.vBias, values);
+    if (w.qNorm) backend.rmsNorm(queries, w.qNorm, normEps, queries);
+    if (w.kNorm) backend.rmsNorm(keys, w.kNorm, normEps, keys);
     backend.ropeAppend(queries, keys, values, layer, batch);
     attend(queries, layer, batch, out);
     backend.linearAdd(out, w.o, residual);
+    if (w.oBias) backend.addBias(residual, w.oBias);
 
     const [gated, upped] = [gate, up].map(first);
     backend.rmsNorm(residual, w.ffnNorm, normEps, h);

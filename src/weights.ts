@@ -12,6 +12,14 @@ export interface LayerWeights {
   readonly k: Weight;
   readonly v: Weight;
   readonly o: Weight;
+  /** Biases of the four, in families that have them. */
+  readonly qBias?: Tensor;
+  readonly kBias?: Tensor;
+  readonly vBias?: Tensor;
+  readonly oBias?: Tensor;
+  /** Norms of each head of q and k (headDim), in families that have them. */
+  readonly qNorm?: Tensor;
+  readonly kNorm?: Tensor;
   readonly ffnNorm: Tensor;
   readonly gate: Weight;
   readonly up: Weight;
@@ -39,11 +47,13 @@ interface Role {
 function roles(config: ModelConfig): Map<string, Role> {
   const { dim, hiddenDim, headDim, nHeads, nKvHeads, nLayers, vocab, ropeDim } = config;
   const matrix = (rows: number, cols: number): Role => ({ shape: [rows, cols], kept: "matrix" });
-  const norm: Role = { shape: [dim], kept: "vector" };
+  const vector = (size: number): Role => ({ shape: [size], kept: "vector" });
+  const norm = vector(dim);
+  const optional = (role: Role): Role => ({ ...role, optional: true });
   const all = new Map<string, Role>([
     ["token_embd.weight", matrix(vocab, dim)],
     ["output_norm.weight", norm],
-    ["output.weight", { ...matrix(vocab, dim), optional: true }],
+    ["output.weight", optional(matrix(vocab, dim))],
     ["rope_freqs.weight", { shape: [ropeDim / 2], kept: "host", optional: true }],
   ]);
   for (let layer = 0; layer < nLayers; layer++) {
@@ -53,6 +63,12 @@ function roles(config: ModelConfig): Map<string, Role> {
     all.set(name("attn_k"), matrix(nKvHeads * headDim, dim));
     all.set(name("attn_v"), matrix(nKvHeads * headDim, dim));
     all.set(name("attn_output"), matrix(dim, nHeads * headDim));
+    all.set(`blk.${layer}.attn_q.bias`, optional(vector(nHeads * headDim)));
+    all.set(`blk.${layer}.attn_k.bias`, optional(vector(nKvHeads * headDim)));
+    all.set(`blk.${layer}.attn_v.bias`, optional(vector(nKvHeads * headDim)));
+    all.set(`blk.${layer}.attn_output.bias`, optional(vector(dim)));
+    all.set(name("attn_q_norm"), optional(vector(headDim)));
+    all.set(name("attn_k_norm"), optional(vector(headDim)));
     all.set(name("ffn_norm"), norm);
     all.set(name("ffn_gate"), matrix(hiddenDim, dim));
     all.set(name("ffn_up"), matrix(hiddenDim, dim));
@@ -126,6 +142,12 @@ export async function readWeights(
       k: matrix(`blk.${layer}.attn_k.weight`),
       v: matrix(`blk.${layer}.attn_v.weight`),
       o: matrix(`blk.${layer}.attn_output.weight`),
+      qBias: vectors.get(`blk.${layer}.attn_q.bias`),
+      kBias: vectors.get(`blk.${layer}.attn_k.bias`),
+      vBias: vectors.get(`blk.${layer}.attn_v.bias`),
+      oBias: vectors.get(`blk.${layer}.attn_output.bias`),
+      qNorm: vectors.get(`blk.${layer}.attn_q_norm.weight`),
+      kNorm: vectors.get(`blk.${layer}.attn_k_norm.weight`),
       ffnNorm: vector(`blk.${layer}.ffn_norm.weight`),
       gate: matrix(`blk.${layer}.ffn_gate.weight`),
       up: matrix(`blk.${layer}.ffn_up.weight`),

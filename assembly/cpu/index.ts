@@ -10,7 +10,7 @@ export {
   BLOCK,
   kvLayerBytes,
 } from "./attention";
-export { linear, linearScratchBytes } from "./linear";
+export { addBias, linear, linearScratchBytes } from "./linear";
 export { swiglu } from "./mlp";
 export { rmsNorm } from "./norm";
 export { embed, embedScratchBytes, packPanel, panelBytes, rowBytes } from "./quant";

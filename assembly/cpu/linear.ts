@@ -63,6 +63,14 @@ export function linear(
   else linearCodes(x, weight, type, out, rows, cols, nOut, add, sums, tile);
 }
 
+/** x[row] += bias. x (rows, cols) f32, bias (cols) f32. */
+export function addBias(x: usize, bias: usize, rows: u32, cols: u32): void {
+  const bytes = <usize>cols << 2;
+  for (let row: u32 = 0; row < rows; row++, x += bytes) {
+    for (let i: usize = 0; i < bytes; i += 4) store<f32>(x + i, load<f32>(x + i) + load<f32>(bias + i));
+  }
+}
+
 function linearFloat(
   x: usize,
   weight: usize,

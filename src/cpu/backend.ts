@@ -216,9 +216,11 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = WAS
       cpu.embed(at, typeId(type), ids, (out as CpuTensor).at, rows, cols, scratch);
     },
     rmsNorm(x, weight, eps, out) {
-      // Rows as wide as the weight: a weight as wide as a head normalises each head.
       const rows = (x.rows * x.cols) / weight.cols;
       cpu.rmsNorm((x as CpuTensor).at, (weight as CpuTensor).at, eps, (out as CpuTensor).at, rows, weight.cols);
+    },
+    addBias(x, bias) {
+      cpu.addBias((x as CpuTensor).at, (bias as CpuTensor).at, x.rows, x.cols);
     },
     linear: (x, weight, out) => linear(x, weight, out, 0),
     linearAdd: (x, weight, out) => linear(x, weight, out, 1),
