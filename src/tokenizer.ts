@@ -164,8 +164,9 @@ function fillMerges(module: TextModule, vocab: number, { merges }: TokenizerData
   const lengths = new Uint32Array(2 * merges.length);
   const spelled = merges.map((merge, i) => {
     const isText = typeof merge === "string";
-    const left = isText ? merge.indexOf(" ", 1) : Array.isArray(merge) ? String(merge[0]).length : 0;
-    const text = isText ? merge : `${merge?.[0]} ${merge?.[1]}`;
+    const isPair = Array.isArray(merge) && merge.length === 2 && merge.every((part) => typeof part === "string");
+    const left = isText ? merge.indexOf(" ", 1) : isPair ? merge[0].length : 0;
+    const text = isText ? merge : isPair ? `${merge[0]} ${merge[1]}` : "";
     if (left <= 0 || left + 1 >= text.length) fail("format", `merge ${i} is ${show(merge)}, expected two tokens`);
     lengths[2 * i] = left;
     lengths[2 * i + 1] = text.length - left - 1;

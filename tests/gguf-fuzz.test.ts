@@ -1,13 +1,12 @@
 // Broken GGUFs, 2,500 by default, FURCATE_FUZZ=10000 for more: each is read, or refused by a typed error; none hangs or
 // leaves memory behind, and none makes the reader take memory that the file could not fill.
 
-import { setFlagsFromString } from "node:v8";
-import { runInNewContext } from "node:vm";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { FurcateError } from "../src/errors.ts";
 import { type Gguf, readGguf } from "../src/formats/gguf.ts";
 import { type ByteSource, openSource } from "../src/source.ts";
+import { held } from "./support/memory.ts";
 import { fieldsOf, type Mutant, mutate } from "./support/mutate.ts";
 import { newRandom } from "./support/random.ts";
 import { CHAT_TEMPLATE, randomModel } from "./support/random-model.ts";
@@ -16,19 +15,6 @@ const CASES = Number(process.env.FURCATE_FUZZ ?? 2500);
 /** Most a case may take; the slowest takes some milliseconds, the rest is room for a busy machine. */
 const CASE_MS = 1000;
 const MIB = 1 << 20;
-
-setFlagsFromString("--expose-gc");
-const collect = runInNewContext("gc") as () => void;
-/** Bytes held after a collection: objects and buffers. */
-async function held(): Promise<number> {
-  // What await holds is free in the next task, what the first round frees lets go of buffers in the second.
-  for (let round = 0; round < 3; round++) {
-    await new Promise((done) => setTimeout(done, 20));
-    collect();
-  }
-  const { heapUsed, arrayBuffers } = process.memoryUsage();
-  return heapUsed + arrayBuffers;
-}
 
 const file = randomModel({ dim: 32, hiddenDim: 32, nLayers: 2, nHeads: 2, type: "Q8_0", chatTemplate: CHAT_TEMPLATE });
 const fields = fieldsOf(file);

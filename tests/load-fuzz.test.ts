@@ -1,11 +1,10 @@
 // Broken GGUFs all the way: 2,000 by default, FURCATE_FUZZ=10000 for more. Each is refused by a typed error, or loads and answers;
 // none hangs, none leaves memory behind. What the reader alone makes of them is in gguf-fuzz.test.ts.
 
-import { setFlagsFromString } from "node:v8";
-import { runInNewContext } from "node:vm";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { FurcateError, load } from "../src/index.ts";
+import { collect, held } from "./support/memory.ts";
 import { fieldsOf, type Mutant, mutate } from "./support/mutate.ts";
 import { newRandom } from "./support/random.ts";
 import { CHAT_TEMPLATE, randomModel } from "./support/random-model.ts";
@@ -13,19 +12,6 @@ import { CHAT_TEMPLATE, randomModel } from "./support/random-model.ts";
 const CASES = Number(process.env.FURCATE_FUZZ ?? 2000);
 const CASE_MS = 2000;
 const MIB = 1 << 20;
-
-setFlagsFromString("--expose-gc");
-const collect = runInNewContext("gc") as () => void;
-
-/** Bytes that the process holds after a collection, WebAssembly memories included. */
-async function held(): Promise<number> {
-  for (let round = 0; round < 3; round++) {
-    await new Promise((done) => setTimeout(done, 20));
-    collect();
-  }
-  const { heapUsed, external } = process.memoryUsage();
-  return heapUsed + external;
-}
 
 const files = ["Q8_0", "Q4_K"].map((type) => {
   const dim = type === "Q4_K" ? 256 : 32;

@@ -29,7 +29,9 @@ export function tokenizerDataFromJson(json: unknown): TokenizerData {
     if (model[name] !== undefined && model[name] !== null && model[name] !== "" && model[name] !== 0)
       fail("unsupported", `tokenizer.json: model.${name} is ${show(model[name])}, expected none`);
 
-  const added = list(file.added_tokens ?? [], "added_tokens").map((token, i) => fields(token, `added_tokens[${i}]`));
+  const added = Array.from(list(file.added_tokens ?? [], "added_tokens"), (token, i) =>
+    fields(token, `added_tokens[${i}]`),
+  );
   const { tokens, types } = readTokens(fields(model.vocab, "model.vocab"), added, model.byte_fallback === true);
   const cutting = readPretokenizer(file.pre_tokenizer);
   const steps = readNormalizer(file.normalizer);

@@ -1,0 +1,74 @@
+// What a call reports of itself: times, the attention path that ran and why, K/V held against copies.
+// Knows when things happened; nothing of what happened.
+
+import type { Stats } from "./api.ts";
+import type { Backend } from "./backend.ts";
+import type { Tail } from "./cache.ts";
+import type { AttentionPath } from "./model.ts";
+import type { CallOptions } from "./options.ts";
+import type { TextModule } from "./wasm.ts";
+
+/** The parts of an engine that stats ask. */
+interface Parts {
+  readonly backend: Backend;
+  readonly text: TextModule;
+  readonly fallback?: string;
+}
+
+/** Starts now. */
+export function stopwatch() {
+  const began = performance.now();
+  let prefillEnd = began;
+  let stepBegan = began;
+  const steps: number[] = [];
+  const paths = new Set<AttentionPath>();
+  let blocks = 0;
+  let blocksAsCopies = 0;
+  return {
+    prefilled(contextBlocks: number, n: number): void {
+      prefillEnd = performance.now();
+      blocks = contextBlocks;
+      blocksAsCopies = contextBlocks * n;
+    },
+    stepBegins(path: AttentionPath, contextBlocks: number, tails: readonly Tail[]): void {
+      stepBegan = performance.now();
+      paths.add(path);
+      const tailBlocks = tails.reduce((sum, tail) => sum + tail.blocks().length, 0);
+      blocks = Math.max(blocks, contextBlocks + tailBlocks);
+      blocksAsCopies = Math.max(blocksAsCopies, contextBlocks * tails.length + tailBlocks);
+    },
+    stepEnds(): void {
+      steps.push(performance.now() - stepBegan);
+    },
+    stats({ backend, text, fallback }: Parts, { n, attention }: CallOptions, drawn: number): Stats {
+      const decodeMs = performance.now() - prefillEnd;
+      const tokensPerSecond = decodeMs > 0 ? (drawn / decodeMs) * 1000 : 0;
+      const sorted = Float64Array.from(steps).sort();
+      const ran = paths.size === 2 ? "mixed" : paths.has("two-part") ? "two-part" : "one-part";
+      return {
+        backend: backend.kind,
+        device: backend.device,
+        ...(fallback === undefined ? {} : { fallback }),
+        attention: ran,
+        attentionReason: steps.length === 0 ? REASONS.none : REASONS[attention === "auto" ? ran : "asked"],
+        steps: steps.length,
+        prefillMs: prefillEnd - began,
+        decodeMs,
+        stepMs: { median: sorted[sorted.length >> 1] ?? 0, max: sorted[sorted.length - 1] ?? 0 },
+        tokensPerSecond,
+        tokensPerSecondPerSample: tokensPerSecond / n,
+        kvBytes: blocks * backend.blockBytes,
+        kvBytesAsCopies: blocksAsCopies * backend.blockBytes,
+        peakBytes: backend.usedBytes + text.used(),
+      };
+    },
+  };
+}
+
+const REASONS = {
+  asked: "asked for by the option attention",
+  "two-part": "several samples share the prompt: it is read once a step for all of them",
+  "one-part": "one sample at a time: there is nothing to share",
+  none: "no step was needed: the prompt's own pass gave every token",
+  mixed: "two-part while several samples ran, one-part for the last one",
+};
