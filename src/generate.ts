@@ -374,7 +374,8 @@ export function trim({ backend, cache }: Engine): void {
   if (excess > 0) cache.evict(excess);
 }
 
-function checkPrompt({ config, contextLength }: Engine, ids: Uint32Array): void {
+/** Refuses what cannot be prefilled. Errors: `option`, `context-length`. */
+export function checkPrompt({ config, contextLength }: Engine, ids: Uint32Array): void {
   if (ids.length === 0) fail("option", "the prompt is empty: expected at least one token");
   if (ids.length > contextLength) {
     fail("context-length", `the prompt has ${ids.length} tokens, but the context holds ${contextLength}`);

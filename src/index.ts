@@ -16,7 +16,7 @@ import type {
 } from "./api.ts";
 import { fail } from "./errors.ts";
 import { readGguf } from "./formats/gguf.ts";
-import { generate, type Listener, prefill, score } from "./generate.ts";
+import { checkPrompt, generate, type Listener, prefill, score } from "./generate.ts";
 import { type Loaded, loadEngine } from "./load.ts";
 import { checkSignal, refuseUnknown, resolveOptions, whole } from "./options.ts";
 import { openSource } from "./source.ts";
@@ -137,6 +137,7 @@ function createModel({ engine, info, chatTemplate }: Loaded): Model {
     checkSignal(signal);
     const path = await inTurn(signal, async () => {
       open();
+      checkPrompt(engine, ids);
       const path = cache.acquire(ids);
       try {
         await prefill(engine, path, ids, signal, 0);
