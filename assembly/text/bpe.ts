@@ -6,8 +6,9 @@
 // heap      u64 (rank << 32 | symbol), smallest first. Entries of symbols that have changed since are skipped when they come up.
 
 import { alloc, mark, release } from "../memory";
+import { hashBytes } from "./bytes";
 import { widthAt } from "./unicode";
-import { BYTE_LEVEL, FUSE_UNKNOWN, find, findPair, findPlain, hashBytes, NONE, NORMAL, SCORED, Vocab, WHOLE_WORDS } from "./vocab";
+import { BYTE_LEVEL, FUSE_UNKNOWN, find, findPair, findPlain, NONE, NORMAL, SCORED, Vocab, WHOLE_WORDS } from "./vocab";
 import { recall, remember } from "./word-cache";
 
 const SYMBOL_BYTES: usize = 24;

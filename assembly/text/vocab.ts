@@ -2,13 +2,14 @@
 // Knows nothing of words, text or special tokens' rules.
 //
 // bytes     all tokens end to end, as they stand in text (byte-level alphabet undone); starts[id] .. starts[id + 1] is one
-// slots     open addressing, {hash u32, id + 1 u32}: bytes -> id
+// slots     open addressing, {first 8 bytes u64, id + 1 u32, length u32}: bytes -> id, without a second look at most tokens
 // pairs     open addressing, {left u32, right u32, rank u32, merged u32}: an empty slot has left = NONE
 // byteIds   256 × u32: the token that stands for one byte, or NONE
 
 import { alloc } from "../memory";
+import { hashBytes, headOf, sameBytes } from "./bytes";
 import { BYTES_PER_ENTRY, ENTRIES } from "./word-cache";
-import { unpackClasses } from "./unicode";
+import { unpackClasses, widthAt } from "./unicode";
 
 /** No token, no rank. */
 export const NONE: u32 = 0xffffffff;
@@ -65,13 +66,13 @@ export function newVocab(size: u32, byteLength: u32, traits: u32, unknown: u32, 
   const starts = alloc((<usize>size + 1) << 2);
   const types = alloc(size);
   const scores = traits & SCORED ? alloc(<usize>size << 2) : 1;
-  const slots = alloc(<usize>slotCount << 3);
+  const slots = alloc(<usize>slotCount << 4);
   const byteIds = alloc(1024);
   const cache = alloc(ENTRIES * BYTES_PER_ENTRY);
   if (at === 0 || bytes === 0 || starts === 0 || types === 0 || scores === 0 || slots === 0 || byteIds === 0) return 0;
   if (cache === 0 || !unpackClasses()) return 0;
   memory.fill(at, 0, offsetof<Vocab>());
-  memory.fill(slots, 0, <usize>slotCount << 3);
+  memory.fill(slots, 0, <usize>slotCount << 4);
   memory.fill(byteIds, 0xff, 1024);
   memory.fill(cache, 0, ENTRIES * BYTES_PER_ENTRY);
   const vocab = changetype<Vocab>(at);
@@ -95,7 +96,7 @@ export function tokenBytes(vocab: usize): usize {
   return changetype<Vocab>(vocab).bytes;
 }
 
-/** Where the tokens' lengths in bytes go: u32 (size). */
+/** Where the tokens' lengths go, in UTF-16 units as JavaScript counts them: u32 (size). */
 export function tokenLengths(vocab: usize): usize {
   return changetype<Vocab>(vocab).starts;
 }
@@ -110,7 +111,10 @@ export function tokenScores(vocab: usize): usize {
   return changetype<Vocab>(vocab).scores;
 }
 
-/** Turns spellings into bytes, lengths into starts, and fills the index. 0, or -1 - id of a normal token that was there before. */
+/**
+ * Turns spellings into bytes, lengths into starts, and fills the index. 0; or -1 - id of a normal token that was there before, or of
+ * one that ends within a character, as lone surrogates make it.
+ */
 export function indexTokens(at: usize): i32 {
   const vocab = changetype<Vocab>(at);
   const byteLevel = (vocab.traits & BYTE_LEVEL) !== 0;
@@ -119,7 +123,8 @@ export function indexTokens(at: usize): i32 {
   let cuttable = !byteLevel;
   for (let id: u32 = 0; id < vocab.size; id++) {
     const place = vocab.starts + (<usize>id << 2);
-    const length: usize = load<u32>(place);
+    const length = bytesOfUnits(source, load<u32>(place));
+    if (length === BROKEN) return -1 - <i32>id;
     const type = load<u8>(vocab.types + id);
     store<u32>(place, <u32>(target - vocab.bytes));
     let written = length;
@@ -169,25 +174,27 @@ export function reserveMerges(at: usize, count: u32): bool {
 }
 
 /**
- * Adds `count` merges in order of rank. text: "left right" end to end (overwritten); lengths: u32 (count, 2), the bytes of left and
- * right, one byte between them. 0, or -1 - index of the first merge whose left, right or whole is not a token.
+ * Adds `count` merges in order of rank. text: "left right" end to end (overwritten); lengths: u32 (count, 2), the UTF-16 units of
+ * left and right, one byte between them. 0, or -1 - index of the first merge whose left, right or whole is not a token.
  */
 export function addMerges(at: usize, text: usize, lengths: usize, count: u32): i32 {
   const vocab = changetype<Vocab>(at);
   const byteLevel = (vocab.traits & BYTE_LEVEL) !== 0;
   for (let rank: u32 = 0; rank < count; rank++) {
     const begin = text;
-    let leftBytes: usize = load<u32>(lengths + (<usize>rank << 3));
-    let rightBytes: usize = load<u32>(lengths + (<usize>rank << 3), 4);
+    let leftBytes = bytesOfUnits(begin, load<u32>(lengths + (<usize>rank << 3)));
+    if (leftBytes === BROKEN) return -1 - <i32>rank;
     const right = begin + leftBytes + 1;
+    let rightBytes = bytesOfUnits(right, load<u32>(lengths + (<usize>rank << 3), 4));
+    if (rightBytes === BROKEN) return -1 - <i32>rank;
     text = right + rightBytes;
     // Both parts are brought together in place, so that left, right and whole are slices of one buffer.
     if (byteLevel) {
       leftBytes = respell(begin, begin, leftBytes);
       rightBytes = respell(right, begin + leftBytes, rightBytes);
     } else memory.copy(begin + leftBytes, right, rightBytes);
-    const leftId = find(vocab, begin, leftBytes);
-    const rightId = find(vocab, begin + leftBytes, rightBytes);
+    const leftId = findPart(vocab, begin, leftBytes);
+    const rightId = findPart(vocab, begin + leftBytes, rightBytes);
     const whole = find(vocab, begin, leftBytes + rightBytes);
     if (leftBytes === 0 || rightBytes === 0 || leftId === NONE || rightId === NONE || whole === NONE) return -1 - <i32>rank;
     // Plain text never becomes a control token, so a merge that would make one is left out.
@@ -211,37 +218,20 @@ export function findPair(vocab: Vocab, left: u32, right: u32): usize {
 
 /** The token with these bytes, of whatever kind but BYTE, or NONE. */
 export function find(vocab: Vocab, at: usize, length: usize): u32 {
-  const hash = hashBytes(at, length);
-  const mask = vocab.slotMask;
-  let slot = hash & mask;
-  while (true) {
-    const entry = vocab.slots + (<usize>slot << 3);
-    const id = load<u32>(entry, 4);
-    if (id === 0) return NONE;
-    if (load<u32>(entry) === hash && hasBytes(vocab, id - 1, at, length)) return id - 1;
-    slot = (slot + 1) & mask;
-  }
+  const entry = entryOf(vocab, at, length);
+  return load<u32>(entry, 8) - 1;
+}
+
+/** As find, by a shorter way for the single bytes that half of all merges begin or end with. */
+function findPart(vocab: Vocab, at: usize, length: usize): u32 {
+  if (length === 1 && vocab.traits & BYTE_LEVEL) return load<u32>(vocab.byteIds + (<usize>load<u8>(at) << 2));
+  return find(vocab, at, length);
 }
 
 /** The token with these bytes that plain text may become, or NONE. */
 export function findPlain(vocab: Vocab, at: usize, length: usize): u32 {
   const id = find(vocab, at, length);
   return id !== NONE && isPlain(vocab, id) ? id : NONE;
-}
-
-/** Reads up to 7 bytes beyond the end, which must lie in memory (buffers have 8 to spare), and ignores them. */
-export function hashBytes(at: usize, length: usize): u32 {
-  let hash: u64 = 0x9e3779b97f4a7c15 ^ (length * 0xff51afd7ed558ccd);
-  for (; length >= 8; length -= 8, at += 8) hash = mix(hash ^ load<u64>(at));
-  if (length > 0) hash = mix(hash ^ (load<u64>(at) & (((<u64>1) << (<u64>length << 3)) - 1)));
-  return <u32>(hash ^ (hash >>> 32));
-}
-
-// @ts-ignore: decorator
-@inline
-function mix(hash: u64): u64 {
-  hash *= 0xbf58476d1ce4e5b9;
-  return hash ^ (hash >>> 29);
 }
 
 // @ts-ignore: decorator
@@ -251,11 +241,22 @@ function isPlain(vocab: Vocab, id: u32): bool {
   return type !== CONTROL && type !== UNKNOWN;
 }
 
-function hasBytes(vocab: Vocab, id: u32, at: usize, length: usize): bool {
-  const place = vocab.starts + (<usize>id << 2);
-  const start: usize = load<u32>(place);
-  if (<usize>load<u32>(place, 4) - start !== length) return false;
-  return memory.compare(vocab.bytes + start, at, length) === 0;
+/** The slot that holds these bytes, or the empty one where they would go. */
+function entryOf(vocab: Vocab, at: usize, length: usize): usize {
+  const head = headOf(at, length);
+  const mask = vocab.slotMask;
+  let slot = hashBytes(at, length) & mask;
+  while (true) {
+    const entry = vocab.slots + (<usize>slot << 4);
+    const there = load<u32>(entry, 8);
+    if (there === 0) return entry;
+    if (load<u64>(entry) === head && load<u32>(entry, 12) === <u32>length) {
+      if (length <= 8) return entry;
+      const start = vocab.bytes + load<u32>(vocab.starts + (<usize>(there - 1) << 2));
+      if (sameBytes(start + 8, at + 8, length - 8)) return entry;
+    }
+    slot = (slot + 1) & mask;
+  }
 }
 
 /** Adds the token to the index; false where another has its bytes. Empty tokens (holes between ids) are left out. */
@@ -264,19 +265,12 @@ function insert(vocab: Vocab, id: u32): bool {
   const at = vocab.bytes + load<u32>(place);
   const length: usize = load<u32>(place, 4) - load<u32>(place);
   if (length === 0) return true;
-  const hash = hashBytes(at, length);
-  let slot = hash & vocab.slotMask;
-  while (true) {
-    const entry = vocab.slots + (<usize>slot << 3);
-    const there = load<u32>(entry, 4);
-    if (there === 0) {
-      store<u32>(entry, hash);
-      store<u32>(entry, id + 1, 4);
-      return true;
-    }
-    if (load<u32>(entry) === hash && hasBytes(vocab, there - 1, at, length)) return false;
-    slot = (slot + 1) & vocab.slotMask;
-  }
+  const entry = entryOf(vocab, at, length);
+  if (load<u32>(entry, 8) !== 0) return false;
+  store<u64>(entry, headOf(at, length));
+  store<u32>(entry, id + 1, 8);
+  store<u32>(entry, <u32>length, 12);
+  return true;
 }
 
 /** A pair listed twice keeps its later rank, as the reference does. */
@@ -344,6 +338,21 @@ function respell(source: usize, target: usize, length: usize): usize {
     store<u8>(target++, <u8>byte);
   }
   return target - begin;
+}
+
+/** What bytesOfUnits returns where the units end within a character. */
+const BROKEN: usize = usize.MAX_VALUE;
+
+/** Bytes of the UTF-8 text that is so many UTF-16 units long. */
+function bytesOfUnits(at: usize, units: u32): usize {
+  const begin = at;
+  while (units > 0) {
+    const width = widthAt(at);
+    if (width === 4 && units === 1) return BROKEN;
+    at += width;
+    units -= width === 4 ? 2 : 1;
+  }
+  return at - begin;
 }
 
 /** Whether U+2581 stands behind anything but another U+2581. */

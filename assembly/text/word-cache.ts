@@ -3,6 +3,8 @@
 //
 // entry: hash u32 · bytes of the word u8 · ids u8 · 2 free · word 24 bytes · ids u32 (8)
 
+import { sameBytes } from "./bytes";
+
 export const ENTRIES: usize = 16384;
 export const BYTES_PER_ENTRY: usize = 64;
 const LONGEST: usize = 24;
@@ -12,14 +14,7 @@ const MOST_IDS: usize = 8;
 export function recall(cache: usize, hash: u32, at: usize, length: usize, out: usize): usize {
   const entry = entryOf(cache, hash);
   if (load<u32>(entry) !== hash || load<u8>(entry, 4) !== length) return 0;
-  // Both lie in memory that has 8 bytes to spare, and what is beyond the word's end is masked.
-  const word = entry + 8;
-  let done: usize = 0;
-  for (; done + 8 <= length; done += 8) if (load<u64>(word + done) !== load<u64>(at + done)) return 0;
-  if (done < length) {
-    const mask = ((<u64>1) << (<u64>(length - done) << 3)) - 1;
-    if (((load<u64>(word + done) ^ load<u64>(at + done)) & mask) !== 0) return 0;
-  }
+  if (!sameBytes(entry + 8, at, length)) return 0;
   const count: usize = load<u8>(entry, 5);
   for (let i: usize = 0; i < count; i++) store<u32>(out + (i << 2), load<u32>(entry + 32 + (i << 2)));
   return out + (count << 2);

@@ -165,7 +165,10 @@ function readPretokenizer(value: unknown): Cutting {
       if (pattern.String === " " && part.behavior === "MergedWithPrevious") continue;
       const rule = typeof pattern.Regex === "string" ? ruleOfPattern(pattern.Regex) : undefined;
       if (!rule)
-        fail("unsupported", `${name} has the pattern ${JSON.stringify(part.pattern)}, which is not one known here`);
+        fail(
+          "unsupported",
+          `${name} has the pattern ${show(pattern.Regex ?? pattern.String)}, which is not one known here`,
+        );
       const isolates =
         part.behavior === "Isolated" || (part.behavior === "Removed" && part.invert === true && coversAll(rule));
       if (!isolates) fail("unsupported", `${name} has the behavior ${show(part.behavior)}, expected "Isolated"`);
@@ -208,7 +211,7 @@ function readNormalizeStep(part: Fields): NormalizeStep {
         return { kind: "replace", from, to: part.content };
     }
   }
-  fail("unsupported", `tokenizer.json: normalizer ${JSON.stringify(part).slice(0, 200)} is not computed here`);
+  fail("unsupported", `tokenizer.json: the normalizer ${show(part.type)}, or this form of it, is not computed here`);
 }
 
 function stripsFirstSpace(decoder: unknown): boolean {

@@ -168,3 +168,43 @@ export function hashIds(lists: readonly ArrayLike<number>[]): number {
 
 /** Whether control tokens are recognised in the text with this number: in every other one. */
 export const isSpecial = (index: number) => index % 2 === 1;
+
+/** The keys that a GGUF of the same tokenizer has. */
+export function metadataOf(family: Family): Map<string, unknown> {
+  const json = jsonOf(family);
+  const model = json.model as { vocab: Record<string, number>; merges: (string | string[])[]; byte_fallback: boolean };
+  const tokens: string[] = [];
+  const types: number[] = [];
+  const [normal, unknown, control, userDefined, unused, byte] = [1, 2, 3, 4, 5, 6];
+  for (const [text, id] of Object.entries(model.vocab)) {
+    tokens[id] = text;
+    types[id] = model.byte_fallback && /^<0x..>$/.test(text) ? byte! : normal!;
+  }
+  for (const { id, content, special } of json.added_tokens as { id: number; content: string; special: boolean }[]) {
+    tokens[id] = content;
+    types[id] = content === "<unk>" ? unknown! : special ? control! : userDefined!;
+  }
+  for (let id = 0; id < tokens.length; id++) {
+    tokens[id] ??= `[PAD${id}]`;
+    types[id] ??= unused!;
+  }
+  return new Map<string, unknown>([
+    ["tokenizer.ggml.model", model.byte_fallback ? "llama" : "gpt2"],
+    ["tokenizer.ggml.add_space_prefix", JSON.stringify(json.normalizer).includes("Prepend")],
+    ["tokenizer.ggml.pre", family.pre ?? "default"],
+    ["tokenizer.ggml.tokens", tokens],
+    ["tokenizer.ggml.token_type", types],
+    ["tokenizer.ggml.merges", model.merges.map((merge) => (typeof merge === "string" ? merge : merge.join(" ")))],
+    ["tokenizer.ggml.scores", model.byte_fallback ? scoresOf(tokens, model.merges) : undefined],
+  ]);
+}
+
+/** As SentencePiece trains them: the earlier a piece was made, the higher its score. */
+function scoresOf(tokens: readonly string[], merges: readonly (string | string[])[]): number[] {
+  const made = new Map<string, number>();
+  for (const [rank, merge] of merges.entries()) {
+    const text = (typeof merge === "string" ? merge.split(" ") : merge).join("");
+    if (!made.has(text)) made.set(text, rank);
+  }
+  return tokens.map((text) => -(made.get(text) ?? 0));
+}
