@@ -55,6 +55,7 @@ else
   });
 
 async function main(): Promise<void> {
+  const { engines, skipped } = installed();
   const model = findModel();
   const text = findPrompt(model);
   const gguf = await readGguf(await openSource(model));
@@ -66,7 +67,6 @@ async function main(): Promise<void> {
   const parts: Record<string, string> = { machine: `${basename(model)} on ${machine.text}.` };
   const json: Record<string, unknown> = { model: basename(model), machine, cost };
   if (!options.steps) {
-    const { engines, skipped } = installed();
     for (const line of skipped) console.log(line);
     const results = await compare(engines, model, options.prompt ? text : text.slice(0, 2400));
     const tables = [comparison(results), floors(results.furcate, machine, cost, config)];

@@ -51,11 +51,12 @@ export function integers(turns: u32): i32 {
 export async function measureMachine(type: GgmlType): Promise<Machine> {
   const cpu = cpus()[0]?.model.trim() || process.arch;
   const gibibytes = Math.round(totalmem() / 2 ** 30);
+  const busy = loadavg()[0];
   const { sum, floats, integers } = await compile();
   const turns = 4_000_000;
   const rate = (work: number, run: () => void) => work / (fastest(run) / 1000);
   return {
-    text: `${cpu}, ${availableParallelism()} cores, ${gibibytes} GiB, ${process.platform} ${process.arch}, Node ${process.version}; one thread used, load average at the start ${loadavg()[0].toFixed(1)}`,
+    text: `${cpu}, ${availableParallelism()} cores, ${gibibytes} GiB, ${process.platform} ${process.arch}, Node ${process.version}; one thread used, load average at the start ${busy.toFixed(1)}${busy > 0.5 ? " (busy with other work: expect noise, measure again when it is quiet)" : ""}`,
     readBandwidth: rate(BUFFER, () => sum(BUFFER)),
     peakFloat: rate(turns * 8 * 4, () => floats(turns)),
     peakInteger: rate(turns * 8 * 8, () => integers(turns)),
