@@ -192,6 +192,32 @@ eachBackend(({ name, exact, create }) => {
       close(await valuesOf(backend, out), want, bound, "rows");
     });
 
+  test(`${name}: rmsNorm of each head by itself, in place`, async () => {
+    const random = newRandom(8);
+    const backend = await create();
+    const [rows, heads, headDim] = [5, 3, 20];
+    const values = normals(random, rows * heads * headDim);
+    const weight = normals(random, headDim);
+    const x = await newTensor(backend, values, rows, heads * headDim, ROPE_DIM);
+    backend.rmsNorm(x, backend.vector(weight), 1e-6, x);
+    const head = (i: number) => values.subarray(i * headDim, (i + 1) * headDim);
+    const want = Array.from({ length: rows * heads }, (_, i) => [...reference.rmsNorm(head(i), weight, 1e-6)]).flat();
+    close(await valuesOf(backend, x), want, { atol: 0, rtol: 1e-6 }, "heads");
+  });
+
+  test(`${name}: addBias`, async () => {
+    const random = newRandom(8);
+    const backend = await create();
+    for (const cols of [1, 7, 33, 64]) {
+      const [values, bias] = [normals(random, 5 * cols), normals(random, cols)];
+      const x = await newTensor(backend, values, 5, cols, ROPE_DIM);
+      backend.addBias(backend.view(x, 1, 3), backend.vector(bias));
+      const isBiased = (i: number) => i >= cols && i < 4 * cols;
+      const want = values.map((value, i) => (isBiased(i) ? value + bias[i % cols] : value));
+      sameBits(await valuesOf(backend, x), want, `${cols} columns`);
+    }
+  });
+
   test(`${name}: swiglu, gates large and small; out may be gate`, async () => {
     const backend = await create();
     const random = newRandom(9);
