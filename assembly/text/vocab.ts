@@ -180,6 +180,7 @@ export function reserveMerges(at: usize, count: u32): bool {
 export function addMerges(at: usize, text: usize, lengths: usize, count: u32): i32 {
   const vocab = changetype<Vocab>(at);
   const byteLevel = (vocab.traits & BYTE_LEVEL) !== 0;
+  let whole: u32 = 0;
   for (let rank: u32 = 0; rank < count; rank++) {
     const begin = text;
     let leftBytes = bytesOfUnits(begin, load<u32>(lengths + (<usize>rank << 3)));
@@ -195,7 +196,12 @@ export function addMerges(at: usize, text: usize, lengths: usize, count: u32): i
     } else memory.copy(begin + leftBytes, right, rightBytes);
     const leftId = findPart(vocab, begin, leftBytes);
     const rightId = findPart(vocab, begin + leftBytes, rightBytes);
-    const whole = find(vocab, begin, leftBytes + rightBytes);
+    // Most lists of merges follow the ids of what they give, so that it is the same as before or the next, and close in memory.
+    const wholeBytes = leftBytes + rightBytes;
+    if (!isNormal(vocab, whole, begin, wholeBytes)) {
+      const next = whole + 1;
+      whole = isNormal(vocab, next, begin, wholeBytes) ? next : find(vocab, begin, wholeBytes);
+    }
     if (leftBytes === 0 || rightBytes === 0 || leftId === NONE || rightId === NONE || whole === NONE) return -1 - <i32>rank;
     // Plain text never becomes a control token, so a merge that would make one is left out.
     if (isPlain(vocab, whole)) addPair(vocab, leftId, rightId, rank, whole);
@@ -239,6 +245,14 @@ export function findPlain(vocab: Vocab, at: usize, length: usize): u32 {
 function isPlain(vocab: Vocab, id: u32): bool {
   const type = load<u8>(vocab.types + id);
   return type !== CONTROL && type !== UNKNOWN;
+}
+
+/** Whether this is the normal token with these bytes. */
+function isNormal(vocab: Vocab, id: u32, at: usize, length: usize): bool {
+  if (id >= vocab.size || load<u8>(vocab.types + id) !== NORMAL) return false;
+  const place = vocab.starts + (<usize>id << 2);
+  const start: usize = load<u32>(place);
+  return <usize>load<u32>(place, 4) - start === length && sameBytes(vocab.bytes + start, at, length);
 }
 
 /** The slot that holds these bytes, or the empty one where they would go. */
