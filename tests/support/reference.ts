@@ -187,7 +187,7 @@ interface Codec {
   block(view: DataView, at: number, put: (i: number, value: number) => void): void;
 }
 
-const half = (view: DataView, at: number) => halfToNumber(view.getUint16(at, true));
+const half = (view: DataView, at: number) => HALVES[view.getUint16(at, true)];
 
 export function halfToNumber(bits: number): number {
   const sign = bits & 0x8000 ? -1 : 1;
@@ -196,6 +196,9 @@ export function halfToNumber(bits: number): number {
   if (exponent === 31) return fraction ? NaN : sign * Infinity;
   return exponent === 0 ? sign * fraction * 2 ** -24 : sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
 }
+
+/** Of all bits: dequantisation looks each scale up for every element. */
+const HALVES = Float64Array.from({ length: 0x10000 }, (_, bits) => halfToNumber(bits));
 
 function bfloatToNumber(bits: number): number {
   return new Float32Array(Uint32Array.of(bits << 16).buffer)[0];

@@ -26,8 +26,10 @@ export function asF32(file: Uint8Array): Uint8Array {
     return view.getUint32(at - 4, true);
   };
   const skip = (type: number): void => {
-    if (type === STRING) at += u64();
-    else if (type === ARRAY) {
+    if (type === STRING) {
+      const length = u64();
+      at += length;
+    } else if (type === ARRAY) {
       const of = u32();
       const count = u64();
       for (let i = 0; i < count; i++) skip(of);
