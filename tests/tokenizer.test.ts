@@ -452,6 +452,8 @@ const BROKEN_GGUF: Record<string, [code: string, changes: Record<string, unknown
   "a pre-tokenizer that is a number": ["unsupported", { pre: 4 }],
   "no tokens": ["format", { tokens: undefined }],
   "an empty vocabulary": ["format", { tokens: [], token_type: [] }],
+  "millions of tokens": ["format", { tokens: new Array(1 << 23) }],
+  "millions of merges": ["format", { merges: new Array(1 << 25) }],
   "tokens that are numbers": ["format", { tokens: new Uint32Array(101) }],
   "a token that is none": ["format", { tokens: [...smallGguf().get("tokenizer.ggml.tokens") as string[]].fill(5 as never, 7, 8) }],
   "a token twice": ["format", { tokens: [...smallGguf().get("tokenizer.ggml.tokens") as string[]].fill("he", 7, 8) }],

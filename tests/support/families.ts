@@ -171,6 +171,17 @@ export const isSpecial = (index: number) => index % 2 === 1;
 
 /** The keys that a GGUF of the same tokenizer has. */
 export function metadataOf(family: Family): Map<string, unknown> {
+  let metadata = known.get(family.from);
+  if (!metadata) {
+    metadata = readMetadata(family);
+    known.set(family.from, metadata);
+  }
+  return new Map(metadata).set("tokenizer.ggml.pre", family.pre ?? "default");
+}
+
+const known = new Map<string, Map<string, unknown>>();
+
+function readMetadata(family: Family): Map<string, unknown> {
   const json = jsonOf(family);
   const model = json.model as { vocab: Record<string, number>; merges: (string | string[])[]; byte_fallback: boolean };
   const tokens: string[] = [];
@@ -191,7 +202,6 @@ export function metadataOf(family: Family): Map<string, unknown> {
   return new Map<string, unknown>([
     ["tokenizer.ggml.model", model.byte_fallback ? "llama" : "gpt2"],
     ["tokenizer.ggml.add_space_prefix", JSON.stringify(json.normalizer).includes("Prepend")],
-    ["tokenizer.ggml.pre", family.pre ?? "default"],
     ["tokenizer.ggml.tokens", tokens],
     ["tokenizer.ggml.token_type", types],
     ["tokenizer.ggml.merges", model.merges.map((merge) => (typeof merge === "string" ? merge : merge.join(" ")))],
