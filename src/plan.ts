@@ -12,13 +12,19 @@ export interface Plan {
   readonly maxBlocks: number;
 }
 
+/**
+ * Bytes that tables take for each block besides: its address once for the context and in up to 64 samples' tails, four times over
+ * because tables that grow leave smaller ones behind.
+ */
+const TABLE_BYTES = 65 * 4 * 4;
+
 /** Plans a model in `limit` bytes. Errors: `memory` where not even one block fits, saying what would. */
 export function planMemory(backend: Backend, weightBytes: number, limit: number): Plan {
   const scratchBytes = backend.scratchBytes();
   const left = limit - backend.usedBytes - weightBytes - scratchBytes;
-  const maxBlocks = Math.floor(left / backend.blockBytes);
+  const maxBlocks = Math.floor(left / (backend.blockBytes + TABLE_BYTES));
   if (maxBlocks < 1) {
-    const least = backend.usedBytes + weightBytes + scratchBytes + backend.blockBytes;
+    const least = backend.usedBytes + weightBytes + scratchBytes + backend.blockBytes + TABLE_BYTES;
     fail(
       "memory",
       `the model needs at least ${bytes(least)} (weights ${bytes(weightBytes)}, scratch ${bytes(scratchBytes)}, ` +

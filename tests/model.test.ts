@@ -4,8 +4,9 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { type Chunk, type GenerateOptions, load, type Model, type Result, type Stream } from "../src/index.ts";
+import { loadEngine } from "../src/load.ts";
 import { rejects } from "./support/backends.ts";
-import { CHAT_TEMPLATE, CONTROL_TOKENS, randomModel } from "./support/random-model.ts";
+import { CHAT_TEMPLATE, CONTROL_TOKENS, type RandomModelOptions, randomModel } from "./support/random-model.ts";
 
 /** Ids of the random models' tokens. */
 const [BEGIN, EOS, IM_START, IM_END] = [296, 297, 298, 299];
@@ -376,26 +377,38 @@ test("wrong options are errors that name them", async () => {
   await usable();
 });
 
-test("more than memory holds is an error or waits, and the model goes on", async () => {
-  const bytes = (await model.generate("a", { maxTokens: 2 })).stats.peakBytes;
-  const small = await load(file, { memoryLimit: bytes });
-  const tokens = Array.from({ length: 400 }, (_, i) => i % 256);
+test("what memory cannot hold is refused before it runs; what it can runs, to the last block; the model goes on", async () => {
   await rejects(() => load(file, { memoryLimit: 100_000 }), "memory", /needs at least/);
-  const defined = async (run: () => Promise<Result>) => {
-    try {
-      return await run();
-    } catch (error) {
-      assert.is((error as { code?: string }).code, "memory", String(error));
-      return undefined;
+  const random: RandomModelOptions[] = [
+    { seed: 1, nKvHeads: 2, contextLength: 4096 },
+    { seed: 2, dim: 256, hiddenDim: 512, nHeads: 4, nKvHeads: 1, type: "Q4_K", contextLength: 4096 },
+    { seed: 3, type: "Q8_0", nLayers: 1, contextLength: 4096 },
+  ];
+  for (const options of random) {
+    const bytes = randomModel(options);
+    const large = await load(bytes);
+    const { backend } = (await loadEngine(bytes)).engine;
+    for (const blocks of [8, 25, 50]) {
+      const small = await load(bytes, { memoryLimit: backend.usedBytes + blocks * backend.blockBytes });
+      let [refused, ran] = [0, 0];
+      for (let length = 1700; length > 10; length = Math.floor(length * 0.85)) {
+        const prompt = Array.from({ length }, (_, i) => (i * 7 + length) % 256);
+        const call = { n: 40, maxTokens: 4, seed: 3, ignoreEos: true };
+        try {
+          const { choices } = await small.generate(prompt, call);
+          if (++ran % 5 === 0) assert.equal(choices, (await large.generate(prompt, call)).choices, `${length} tokens`);
+        } catch (error) {
+          assert.is((error as { code?: string }).code, "memory", String(error));
+          assert.match((error as Error).message, /blocks of K\/V/);
+          assert.is(ran, 0, `a prompt of ${length} tokens is refused where a longer one ran`);
+          refused++;
+        }
+      }
+      assert.ok(refused > 2 && ran > 5, `${refused} refused, ${ran} ran`);
+      small.dispose();
     }
-  };
-  const want = await model.generate(tokens, { n: 20, maxTokens: 8, seed: 3 });
-  const got = await defined(() => small.generate(tokens, { n: 20, maxTokens: 8, seed: 3 }));
-  if (got) assert.equal(got.choices, want.choices);
-  const few = await defined(() => small.generate([1, 2, 3], { n: 100, maxTokens: 4, seed: 3 }));
-  if (few) assert.is(few.choices.length, 100);
-  await usable(small);
-  small.dispose();
+    large.dispose();
+  }
 });
 
 // ---------------------------------------------------------------------------------------------- aborts and turns

@@ -102,7 +102,8 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = WAS
     scratchBytes() {
       const widest = Math.max(dim, hiddenDim, nHeads * headDim);
       const activations = 4 * (2 * dim + 3 * nHeads * headDim + 2 * nKvHeads * headDim + 2 * hiddenDim + vocab);
-      return MAX_ROWS * (activations + 20 * nHeads + 3 * widest) + 32 * widest + attendBytes + onePartBytes;
+      const tables = 16 * MAX_ROWS * (4 + ropeDim); // of a batch, four times over as they grow
+      return MAX_ROWS * (activations + 20 * nHeads + 3 * widest) + 32 * widest + attendBytes + onePartBytes + tables;
     },
 
     tensor: newTensor,
@@ -123,7 +124,7 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = WAS
       await packRows(cpu, name, id, rows, cols, at, read);
       needScratch(
         Math.max(
-          cpu.linearScratchBytes(id, MAX_ROWS, cols),
+          cpu.linearScratchBytes(id, MAX_ROWS, cols, rows),
           cpu.embedScratchBytes(id, cols),
           attendBytes + Math.max(onePartBytes, MAX_ROWS * nHeads * 4),
         ),
