@@ -1,8 +1,9 @@
 // Products of activations with weight matrices: out = x · Wᵀ. Knows panels through quant.ts, and nothing of models.
 //
 // Quantised weights meet activations rounded to 16 bits, one scale a block of 32 columns. The products of a block are summed
-// exactly in integers; blocks are then added in order in f32. Float weights meet f32 activations, columns added in order. Every
-// kernel below computes a row by these same steps, so a row's result does not depend on how many rows come with it.
+// exactly in integers; blocks are then added in order in f32. Float weights, and quantised ones of matrices so small that speed is
+// no matter, meet f32 activations, columns added in order. Which of the two depends on the matrix alone, and every kernel computes
+// a row by the same steps: a row's result does not depend on how many rows come with it.
 
 import { max4 } from "./math";
 import {
@@ -17,25 +18,29 @@ import {
   scaleShift,
   scalesBytes,
   unpackCodes,
-  unpackFloats,
   unpackScales,
+  unpackValues,
+  valuesScratchBytes,
 } from "./quant";
 
 /** Columns of a panel unpacked at a time, so that they stay in the first-level cache: 8 outputs × 1024 × 2 bytes. */
 const TILE_COLS: u32 = 1024;
 /** Up to this many rows, codes of 4 or 8 bits are used straight from the panel. */
 const FEW_ROWS: u32 = 2;
+/** Matrices of up to this many weights compute in f32: rounding activations would save nothing that anyone notices. */
+const SMALL: u32 = 80 << 10;
 /** Activations below this are zeros. */
 const SMALLEST: f32 = 1e-30;
 
 /** Bytes of scratch that linear needs. */
-export function linearScratchBytes(type: u32, rows: u32, cols: u32): usize {
+export function linearScratchBytes(type: u32, rows: u32, cols: u32, nOut: u32): usize {
   const sums = <usize>rows << 5;
-  if (isFloat(type)) return sums + (<usize>min(cols, TILE_COLS) << 5);
+  const count = min(cols, TILE_COLS);
+  if (computesInFloat(type, cols, nOut)) return sums + (<usize>count << 5) + valuesScratchBytes(type, count, cols);
   const blocks = <usize>(cols >> 5);
   return (
     sums +
-    (<usize>min(cols, TILE_COLS) << 4) +
+    (<usize>count << 4) +
     scalesBytes(type, cols) +
     rows * ((<usize>cols << 1) + blocks * 12) +
     (<usize>cols << 3)
@@ -59,7 +64,7 @@ export function linear(
 ): void {
   const sums = scratch; // (rows, 8) f32
   const tile = sums + (<usize>rows << 5);
-  if (isFloat(type)) linearFloat(x, weight, type, out, rows, cols, nOut, add, sums, tile);
+  if (computesInFloat(type, cols, nOut)) linearFloat(x, weight, type, out, rows, cols, nOut, add, sums, tile);
   else linearCodes(x, weight, type, out, rows, cols, nOut, add, sums, tile);
 }
 
@@ -69,6 +74,12 @@ export function addBias(x: usize, bias: usize, rows: u32, cols: u32): void {
   for (let row: u32 = 0; row < rows; row++, x += bytes) {
     for (let i: usize = 0; i < bytes; i += 4) store<f32>(x + i, load<f32>(x + i) + load<f32>(bias + i));
   }
+}
+
+// @ts-ignore: decorator
+@inline
+function computesInFloat(type: u32, cols: u32, nOut: u32): bool {
+  return isFloat(type) || <u64>cols * nOut <= SMALL;
 }
 
 function linearFloat(
@@ -89,7 +100,7 @@ function linearFloat(
     memory.fill(sums, 0, <usize>rows << 5);
     for (let first: u32 = 0; first < cols; first += TILE_COLS) {
       const count = min(TILE_COLS, cols - first);
-      unpackFloats(type, weight, first, count, tile);
+      unpackValues(type, weight, cols, first, count, tile, tile + (<usize>count << 5));
       let row: u32 = 0;
       let from = x + (<usize>first << 2);
       for (; row + 4 <= rows; row += 4, from += xStride << 2) floats4(from, xStride, tile, count, sums + (<usize>row << 5));

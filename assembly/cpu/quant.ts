@@ -397,13 +397,58 @@ export function unpackCodes(type: u32, panel: usize, first: u32, nBlocks: u32, o
   }
 }
 
-/** Columns first … first + count of a float panel to f32: out (count, 8). */
-export function unpackFloats(type: u32, panel: usize, first: u32, count: u32, out: usize): void {
-  const vectors = count << 1;
+/** Bytes of scratch that unpackValues needs for `count` columns of a panel of `cols`. */
+// @ts-ignore: decorator
+@inline
+export function valuesScratchBytes(type: u32, count: u32, cols: u32): usize {
+  return isFloat(type) ? 0 : (<usize>count << 4) + scalesBytes(type, cols);
+}
+
+/**
+ * Columns first … first + count - 1 of a panel as f32, dequantised as ggml does it, bit for bit: out (count, 8).
+ * first and count are multiples of 32 for quantised types; scratch: valuesScratchBytes.
+ */
+export function unpackValues(
+  type: u32,
+  panel: usize,
+  cols: u32,
+  first: u32,
+  count: u32,
+  out: usize,
+  scratch: usize,
+): void {
+  if (isFloat(type)) {
+    unpackFloats(type, panel, first, count, out);
+    return;
+  }
+  const scales = scratch + (<usize>count << 4);
+  const toMinima = <usize>(cols >> scaleShift(type)) << 5;
+  unpackCodes(type, panel, first >> 5, count >> 5, scratch);
+  unpackScales(type, panel, cols, scales);
+  for (let k: u32 = 0; k < count; k += 2, scratch += 32, out += 64) {
+    const at = scales + (<usize>((first + k) >> scaleShift(type)) << 5);
+    for (let half: usize = 0; half < 32; half += 16) {
+      const pair = v128.load(scratch + half); // two columns of four outputs
+      const scale = v128.load(at + half);
+      let even = f32x4.mul(f32x4.convert_i32x4_s(i32x4.shr_s(i32x4.shl(pair, 16), 16)), scale);
+      let odd = f32x4.mul(f32x4.convert_i32x4_s(i32x4.shr_s(pair, 16)), scale);
+      if (hasMinimum(type)) {
+        const minimum = v128.load(at + toMinima + half);
+        even = f32x4.add(even, minimum);
+        odd = f32x4.add(odd, minimum);
+      }
+      v128.store(out + half, even);
+      v128.store(out + half, odd, 32);
+    }
+  }
+}
+
+function unpackFloats(type: u32, panel: usize, first: u32, count: u32, out: usize): void {
   if (type == F32) {
     memory.copy(out, panel + (<usize>first << 5), <usize>count << 5);
     return;
   }
+  const vectors = count << 1;
   let at = panel + (<usize>first << 4);
   for (let i: u32 = 0; i < vectors; i++, at += 8, out += 16) {
     v128.store(out, type == F16 ? loadHalf4(at) : i32x4.shl(v128.load16x4_u(at), 16));
@@ -412,34 +457,19 @@ export function unpackFloats(type: u32, panel: usize, first: u32, count: u32, ou
 
 /** Bytes of scratch that embed needs. */
 export function embedScratchBytes(type: u32, cols: u32): usize {
-  return isFloat(type) ? <usize>cols << 5 : (<usize>cols << 4) + scalesBytes(type, cols);
+  return (<usize>cols << 5) + valuesScratchBytes(type, cols, cols);
 }
 
 /**
- * out[i] = row ids[i] of the table, dequantised as ggml does it, bit for bit.
+ * out[i] = row ids[i] of the table, dequantised.
  * table: panels of `cols` columns; ids (rows) u32, each below the table's rows; out (rows, cols) f32; scratch: embedScratchBytes.
  */
 export function embed(table: usize, type: u32, ids: usize, out: usize, rows: u32, cols: u32, scratch: usize): void {
   const stride = panelBytes(type, cols);
-  const scales = scratch + (<usize>cols << 4);
   for (let row: u32 = 0; row < rows; row++) {
     const id = load<u32>(ids + (row << 2));
-    const panel = table + <usize>(id >> 3) * stride;
-    const lane = id & 7;
-    if (isFloat(type)) {
-      unpackFloats(type, panel, 0, cols, scratch);
-      for (let k: u32 = 0; k < cols; k++, out += 4) store<f32>(out, load<f32>(scratch + (((k << 3) + lane) << 2)));
-      continue;
-    }
-    unpackCodes(type, panel, 0, cols >> 5, scratch);
-    unpackScales(type, panel, cols, scales);
-    const minima = scales + (<usize>(cols >> scaleShift(type)) << 5);
-    for (let k: u32 = 0; k < cols; k++, out += 4) {
-      const code = load<i16>(scratch + ((((k >> 1) << 4) + ((lane >> 2) << 3) + ((lane & 3) << 1) + (k & 1)) << 1));
-      const at = (((k >> scaleShift(type)) << 3) + lane) << 2;
-      let value = <f32>code * load<f32>(scales + at);
-      if (hasMinimum(type)) value += load<f32>(minima + at);
-      store<f32>(out, value);
-    }
+    unpackValues(type, table + <usize>(id >> 3) * stride, cols, 0, cols, scratch, scratch + (<usize>cols << 5));
+    const lane = scratch + <usize>((id & 7) << 2);
+    for (let k: u32 = 0; k < cols; k++, out += 4) store<f32>(out, load<f32>(lane + (<usize>k << 5)));
   }
 }

@@ -122,7 +122,7 @@ async function kernelRates(type: GgmlType): Promise<Machine["kernel"]> {
   const x = cpu.alloc(most * cols * 4);
   u8(cpu, x, most * cols * 4).fill(0x3c);
   const out = cpu.alloc(most * outputs * 4);
-  const scratch = cpu.alloc(cpu.linearScratchBytes(id, most, cols));
+  const scratch = cpu.alloc(cpu.linearScratchBytes(id, most, cols, outputs));
   const rate = (rows: number) => {
     const calls = Math.ceil(256 / rows);
     const run = () => {
