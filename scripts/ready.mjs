@@ -7,7 +7,15 @@ import { fileURLToPath } from "node:url";
 
 process.chdir(fileURLToPath(new URL("..", import.meta.url)));
 
-const SOURCES = ["package-lock.json", "rollup.config.js", "scripts/build.mjs", "assembly", "shaders", "src"];
+const SOURCES = [
+  "package-lock.json",
+  "rollup.config.js",
+  "scripts/build.mjs",
+  "assembly",
+  "shaders",
+  "src",
+  "models/maze/maze.ts",
+];
 
 /** Time of the newest change at or below `path`; 0 where there is nothing. */
 function changed(path) {

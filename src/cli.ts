@@ -1,11 +1,13 @@
 // The command-line program: commands, exit status, signals, and where the model comes from. Uses furcate as anyone would.
 
-import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { basename, join } from "node:path";
+import { readFileSync } from "node:fs";
+import { basename } from "node:path";
 import { addAbortSignal } from "node:stream";
 import { text as readAll } from "node:stream/consumers";
+import { fileURLToPath } from "node:url";
 import { FurcateError, load, loadTokenizer, type Model, type Prompt, type Result, type Stream } from "furcate";
 import { type Arguments, help, parseArguments, UsageError } from "./cli/arguments.ts";
+import { runMaze } from "./cli/maze.ts";
 import { bar, panelLines, type Row } from "./cli/panel.ts";
 import { bytes, choiceTable, json, plainChoices, statistics } from "./cli/report.ts";
 import { openScreen, paintFor, sizeOf } from "./cli/screen.ts";
@@ -20,12 +22,15 @@ async function main(argv: readonly string[], signal: AbortSignal): Promise<numbe
   if (args.command === "help") stdout.write(help(args.prompt));
   else if (args.command === "version") stdout.write(`${version()}\n`);
   else {
-    const source = args.model ?? env.FURCATE_MODEL ?? testModel();
-    if (!source) {
+    const source = args.model ?? env.FURCATE_MODEL;
+    const isMaze = args.command === "maze" || (args.command === "demo" && !source && args.file === undefined);
+    if (isMaze) {
+      const text = args.file === undefined ? undefined : await promptText(args, signal);
+      await runMaze(args.model ?? MAZE_MODEL, args, text, signal);
+    } else if (!source) {
       stderr.write(GUIDANCE);
       return 1;
-    }
-    if (args.command === "demo") await generate(source, demonstration(args), signal);
+    } else if (args.command === "demo") await generate(source, demonstration(args), signal);
     else await (args.command === "tokenize" ? tokenize : generate)(source, args, signal);
   }
   return 0;
@@ -37,17 +42,11 @@ function version(): string {
 
 // ---------------------------------------------------------------------------------------------- models
 
-/** The first model of the test data, where it is there. */
-function testModel(): string | undefined {
-  const folder = join(env.FURCATE_TESTDATA ?? "", "models");
-  if (!env.FURCATE_TESTDATA || !existsSync(folder)) return undefined;
-  const names = readdirSync(folder).filter((name) => name.endsWith(".gguf"));
-  return names.length > 0 ? join(folder, names.sort()[0]) : undefined;
-}
-
+/** Comes with the package. */
+const MAZE_MODEL = fileURLToPath(new URL("../models/maze.gguf", import.meta.url));
 const EXAMPLE =
   "https://huggingface.co/bartowski/SmolLM2-135M-Instruct-GGUF/resolve/main/SmolLM2-135M-Instruct-Q8_0.gguf";
-const GUIDANCE = `furcate: there is no model to run. Name one with --model or FURCATE_MODEL: a GGUF file of the Llama family, a path or a URL.
+const GUIDANCE = `furcate: there is no model for this. Name one with --model or FURCATE_MODEL: a GGUF file of the Llama family, a path or a URL.
 A small one to begin with (145 MB):
 
   curl -L -o smollm2.gguf ${EXAMPLE}
@@ -86,7 +85,7 @@ async function loadModel(source: string, args: Arguments, signal: AbortSignal): 
 
 // ---------------------------------------------------------------------------------------------- commands
 
-/** What runs without a command: as asked, but complete. */
+/** What runs with a model but without a command: as asked, but complete. */
 function demonstration(args: Arguments): Arguments {
   const prompt = "Write the first sentence of a story about a lighthouse.";
   if (args.file === undefined) stderr.write(`Prompt: ${prompt}\n`);

@@ -2,16 +2,29 @@
 
 import { spawn, spawnSync } from "node:child_process";
 import { EventEmitter } from "node:events";
-import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { Choice, Result } from "furcate";
+import { stripVTControlCharacters } from "node:util";
+import type { Choice, Result, Stream } from "furcate";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import {
+  drawMaze,
+  generateMaze,
+  mazePrompt,
+  parseMaze,
+  pathText,
+  shortestSteps,
+  solveMaze,
+  verifyPath,
+} from "../models/maze/maze.ts";
 import { help, parseArguments, parseSize, UsageError } from "../src/cli/arguments.ts";
+import type { Outcome } from "../src/cli/maze.ts";
+import { openLive, outcomeLines } from "../src/cli/maze-screen.ts";
 import { bar, panelLines, type Row } from "../src/cli/panel.ts";
 import { bytes, choiceTable, json, plainChoices, statistics } from "../src/cli/report.ts";
 import { openScreen, type Paint } from "../src/cli/screen.ts";
@@ -159,8 +172,12 @@ test("tokenize prints ids and texts", () => {
   assert.is(lines.map((match) => JSON.parse(match?.[2] ?? "null")).join(""), "the x");
 });
 
-test("without a model: guidance; with one in the environment or the test data: the demonstration", () => {
-  for (const args of [[], ["generate", "x"], ["tokenize", "x"]]) {
+test("without a model: generate and tokenize say what to do; with one and no command: the text demonstration", () => {
+  for (const args of [
+    ["generate", "x"],
+    ["tokenize", "x"],
+    ["--file", "x"],
+  ]) {
     const { status, stdout, stderr } = furcate(args);
     assert.is(status, 1);
     assert.is(stdout, "");
@@ -171,10 +188,148 @@ test("without a model: guidance; with one in the environment or the test data: t
   assert.is(status, 0, stderr);
   assert.is([...stdout.matchAll(/^#\d+ {2}choice/gm)].length, 16);
   assert.match(stderr, /^Prompt: /);
-  mkdirSync(join(folder, "data", "models"), { recursive: true });
-  writeFileSync(join(folder, "data", "models", "b.gguf"), "broken");
-  writeFileSync(join(folder, "data", "models", "a.gguf"), readFileSync(MODEL));
-  assert.is(furcate(["--max-tokens", "1"], { env: { FURCATE_TESTDATA: join(folder, "data") } }).status, 0);
+});
+
+test("no arguments: a maze, 64 paths, a table; no control sequences where there is no terminal", () => {
+  const { status, stdout, stderr } = furcate([]);
+  assert.is(status, 0, stderr);
+  assert.is(stderr, "");
+  assert.is(stdout.includes("\x1b"), false);
+  const lines = stdout.trimEnd().split("\n");
+  assert.is(lines.length, 24);
+  for (const line of lines) assert.ok(width(line) < 80, line);
+  for (const row of [
+    /64 answers from one prompt$/,
+    /of 1,180 tokens, stored once$/,
+    /valid paths +\d+ of 64$/,
+    /shortest found +(\d+ steps|none)$/,
+    /shortest there is +\d+ steps$/,
+    /first by verifier +(valid|wrong)$/,
+    /time, one call for 64 +[\d.]+ s$/,
+    /64 calls for one\* +[\d.]+ s$/,
+    /K\/V stored +\S+ MB$/,
+    /\* estimated from 3 measured$/,
+  ])
+    assert.ok(
+      lines.some((line) => row.test(line)),
+      `${row}\n${stdout}`,
+    );
+});
+
+test("the maze's figures are those of its paths, and the same seed gives them again", () => {
+  const run = (...args: string[]): Outcome => {
+    const { status, stdout, stderr } = furcate(["maze", "-n", "8", "--json", ...args]);
+    assert.is(status, 0, stderr);
+    return JSON.parse(stdout);
+  };
+  const outcome = run("--seed", "7");
+  const { prompt, choices, picks, shortest, single } = outcome;
+  const maze = parseMaze(prompt);
+  assert.is(prompt, mazePrompt(generateMaze(7)));
+  assert.is(choices.length, 8);
+  const verdicts = choices.map(({ text }) => verifyPath(maze, text));
+  const right = choices.filter((_, i) => verdicts[i].valid);
+  assert.equal(
+    choices.map(({ valid, reason }) => ({ valid, reason })),
+    verdicts.map(({ valid, reason }) => ({ valid, reason })),
+  );
+  assert.is(outcome.n, 8);
+  assert.is(outcome.valid, right.length);
+  assert.is(outcome.distinctValid, new Set(right.map(({ text }) => text)).size);
+  assert.is(shortest, shortestSteps(maze));
+  const steps = verdicts.filter(({ valid }) => valid).map(({ rooms }) => rooms.length - 1);
+  assert.is(outcome.shortestFound, steps.length > 0 ? Math.min(...steps) : null);
+  assert.is(picks.verifier.valid, right.length > 0);
+  assert.is(picks.verifier.index, choices[0].index);
+  const likeliest = [...choices].sort((a, b) => b.meanLogprob - a.meanLogprob)[0];
+  assert.equal(picks.meanLogprob, { index: likeliest.index, valid: likeliest.valid });
+  const votes = (index: number) => {
+    const { text } = choices.find((choice) => choice.index === index) as Choice;
+    return choices.filter((choice) => choice.text === text).length;
+  };
+  assert.is(votes(picks.vote.index), Math.max(...choices.map(({ index }) => votes(index))));
+  assert.is(single.milliseconds.length, 3);
+  assert.ok(Math.abs(single.forAll / 8 - single.milliseconds.reduce((a, b) => a + b) / 3) < 1e-6);
+  assert.ok(outcome.stats.kvBytesAsCopies > 3 * outcome.stats.kvBytes);
+
+  const file = join(folder, "maze.txt");
+  writeFileSync(file, `${prompt}\n`);
+  assert.equal(run("--seed", "7", "--file", file).choices, choices);
+  assert.is.not(run("-n", "1").prompt, prompt, "a new maze without a seed");
+
+  writeFileSync(file, prompt.split("\n").slice(1).join("\n"));
+  const { status, stderr } = furcate(["maze", "--file", file]);
+  assert.is(status, 1);
+  assert.match(stderr, /^furcate: --file: maze has 23 rows of 24 rooms, expected 24 rows of 24\n$/);
+});
+
+test("the maze's table fits its terminal, beside the drawing or below it", () => {
+  const maze = generateMaze(3);
+  const path = solveMaze(maze, 1);
+  const choices = [path, path.slice(0, 9)].map((rooms, index) => ({
+    ...choice(index, pathText(rooms)),
+    ...verifyPath(maze, pathText(rooms)),
+  }));
+  const { usage, stats } = result(choices);
+  const valid = { index: 0, valid: true };
+  const outcome: Outcome = {
+    ...{
+      seed: 2 ** 53 - 1,
+      prompt: mazePrompt(maze),
+      n: 2,
+      valid: 1,
+      distinctValid: 1,
+      shortestFound: path.length - 1,
+    },
+    ...{ shortest: path.length - 1, picks: { verifier: valid, meanLogprob: { index: 1, valid: false }, vote: valid } },
+    ...{ milliseconds: 1e6, single: { milliseconds: [1e7, 1e7], forAll: 2e7 }, usage, stats, choices },
+  };
+  const drawing = drawMaze(maze, [path]).split("\n");
+  const beside = outcomeLines(maze, outcome, 79, noPaint);
+  assert.is(beside.length, 24);
+  assert.ok(beside.every((line, i) => width(line) <= 79 && line.startsWith(drawing[i].trimEnd())));
+  assert.match(beside.join("\n"), /by mean log-prob\. +wrong$/m);
+  assert.is(beside.join("\n").includes("estimated"), false, "both paths were measured");
+  const below = outcomeLines(maze, outcome, 78, noPaint);
+  assert.equal(below.slice(0, 24), drawing);
+  assert.ok(below.every((line) => width(line) <= 47));
+});
+
+test("paths grow on the screen: valid, growing and wrong ones are told apart and counted", async () => {
+  const maze = generateMaze(3);
+  const words = pathText(solveMaze(maze, 1)).split(/(?= )/);
+  const fd = openSync(join(folder, "live"), "w");
+  let written = "";
+  const terminal = Object.assign(new EventEmitter(), {
+    ...{ fd, columns: 80, rows: 24, isTTY: true },
+    write: (text: string) => {
+      written = text;
+    },
+  });
+  const live = openLive(terminal as unknown as typeof process.stdout, maze, 3, 1180);
+  const frame = () => stripVTControlCharacters(written).split("\r\n");
+  const shows = (line: RegExp) =>
+    assert.ok(
+      frame().some((text) => line.test(text)),
+      `${line}\n${frame().join("\n")}`,
+    );
+  shows(/growing +█+ +3$/);
+  async function* chunks() {
+    for (const [i, text] of words.entries()) {
+      yield { index: 0, text, ...(i === words.length - 1 && { finishReason: "stop" }) };
+      if (i < 5) yield { index: 1, text };
+      if (i < 2) yield { index: 2, text: words[2 * i] };
+    }
+  }
+  await live.follow(Object.assign(chunks(), { result: Promise.resolve() }) as unknown as Stream);
+  assert.is(frame().length, 24);
+  for (const line of frame()) assert.ok(width(line) < 80, line);
+  for (const state of ["valid", "growing", "wrong"]) shows(new RegExp(`${state} +█+░+ +1$`));
+  shows(/3 answers from one prompt$/);
+  live.say("later");
+  shows(/ later$/);
+  live.close();
+  closeSync(fd);
 });
 
 test("failures are one clear line and status 1", () => {
@@ -205,7 +360,13 @@ test("failures are one clear line and status 1", () => {
 });
 
 test("wrong arguments are status 2, before any model is looked for", () => {
-  for (const args of [["nonsense"], ["generate"], ["generate", "--bogus", "x"], ["generate", "-n", "0", "x"]]) {
+  for (const args of [
+    ["nonsense"],
+    ["generate"],
+    ["generate", "--bogus", "x"],
+    ["generate", "-n", "0", "x"],
+    ["maze", "x"],
+  ]) {
     const { status, stdout, stderr } = furcate(args);
     assert.is(status, 2);
     assert.is(stdout, "");
@@ -219,6 +380,7 @@ test("--help and --version", () => {
   assert.is(status, 0);
   assert.is(stderr, "");
   assert.is(stdout, help("generate"));
+  assert.match(furcate(["maze", "--help"]).stdout, /^furcate maze \[options\]/);
   const { version } = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8"));
   assert.is(furcate(["--version"]).stdout, `${version}\n`);
 });

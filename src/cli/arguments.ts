@@ -5,7 +5,7 @@ import type { GenerateOptions, LoadOptions } from "furcate";
 
 export interface Arguments {
   /** "demo": no command was given. */
-  command: "demo" | "generate" | "tokenize" | "help" | "version";
+  command: "demo" | "maze" | "generate" | "tokenize" | "help" | "version";
   prompt?: string;
   model?: string;
   file?: string;
@@ -94,14 +94,15 @@ export function parseArguments(argv: readonly string[]): Arguments {
   }
   if (values.version) return { ...args, command: "version" };
   if (values.help || command === "help") return { ...args, command: "help", prompt: positionals.at(-1) };
-  if (command !== "demo" && command !== "generate" && command !== "tokenize") {
-    throw new UsageError(`unknown command "${command}"; expected generate or tokenize`);
+  if (command !== "demo" && command !== "maze" && command !== "generate" && command !== "tokenize") {
+    throw new UsageError(`unknown command "${command}"; expected generate, tokenize or maze`);
   }
+  if (command === "maze" && words.length > 0) throw new UsageError("maze takes no text; --file gives it a maze");
   if (words.length > 0) args.prompt = words.join(" ");
   if (args.prompt !== undefined && args.file !== undefined) throw new UsageError("give a prompt or --file, not both");
   if (args.raw && args.system !== undefined)
     throw new UsageError("--system cannot go with --raw: it needs the template");
-  if (command !== "demo" && args.prompt === undefined && args.file === undefined) {
+  if ((command === "generate" || command === "tokenize") && args.prompt === undefined && args.file === undefined) {
     throw new UsageError(`${command} needs a text or --file`);
   }
   return { ...args, command };
@@ -148,6 +149,7 @@ export function parseSize(text: string): number | undefined {
 /** The help of the program, or of one command. */
 export function help(command?: string): string {
   if (command === "tokenize") return HELP_TOKENIZE;
+  if (command === "maze") return HELP_MAZE;
   if (command !== "generate") return HELP;
   const sections = Object.entries(OPTIONS).map(([title, options]) => {
     const rows = Object.entries(options).map(([name, option]) => {
@@ -166,9 +168,10 @@ const spell = (name: string) => (name.length === 1 ? `-${name}` : `--${name}`);
 
 const HELP = `furcate: many answers from one prompt, on your own device
 
-  furcate [options]                      a demonstration: 16 choices of one prompt
+  furcate                                a demonstration: 64 paths through a maze
   furcate generate [options] "prompt"    n choices of your prompt
   furcate tokenize [options] "text"      a text's tokens
+  furcate maze [options]                 the demonstration, by its name
   furcate COMMAND --help                 all options
   furcate --version
 
@@ -181,6 +184,20 @@ Prints a line for each token: its id, and its text as JSON. Reads no weights.
 
   -m, --model FILE          GGUF file or tokenizer.json, a path or a URL; default: $FURCATE_MODEL
   -f, --file FILE           read the text from a file; - is standard input
+`;
+const HELP_MAZE = `furcate maze [options]
+
+A model that comes along (2.8 MB) solves a random maze many times at once. The paths are drawn as they grow,
+verified exactly and ranked; then the same is measured with one call per path.
+
+  -n N                      number of paths; default: 64
+  -s, --seed N              this maze and these paths again; default: random
+  -t, --temperature X       default: 1
+  -f, --file FILE           a maze's text, as models/maze/README.md describes it
+  -m, --model FILE          another model of mazes
+      --json                print one JSON document: figures, and every path with its verdict
+
+Options of generate for sampling, --backend and --attention work too.
 `;
 const HELP_END = `In a terminal the choices are shown as they grow; elsewhere they are printed at the end.
 Choices go to standard output, progress and statistics to standard error. Control characters

@@ -71,7 +71,12 @@ export function statistics({ choices, usage, stats }: Result, columns: number, p
 /** One JSON document, texts exactly as generated. */
 export function json(model: ModelInfo, { choices, usage, stats }: Result): string {
   const plain = choices.map((choice) => ({ ...choice, tokenIds: Array.from(choice.tokenIds) }));
-  const text = JSON.stringify({ model, choices: plain, usage, stats }, undefined, 2);
+  return document({ model, choices: plain, usage, stats });
+}
+
+/** JSON with no byte that a terminal obeys. */
+export function document(value: object): string {
+  const text = JSON.stringify(value, undefined, 2);
   // JSON.stringify leaves DEL and the C1 controls as they are, which some terminals obey.
   return `${text.replace(/[\u007f-\u009f]/g, (character) => `\\u00${character.charCodeAt(0).toString(16)}`)}\n`;
 }

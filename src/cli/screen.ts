@@ -6,7 +6,7 @@ import type { WriteStream } from "node:tty";
 
 export type Paint = (style: keyof typeof STYLES, text: string) => string;
 
-const STYLES = { bold: 1, dim: 2, green: 32, cyan: 36 };
+const STYLES = { bold: "1", dim: "2", red: "31", green: "32", cyan: "36", bright: "1;92" };
 
 /** Colours for a stream: none where it is no terminal, or where NO_COLOR says so. */
 export function paintFor(stream: WriteStream): Paint {
