@@ -119,7 +119,8 @@ function createModel({ engine, info, chatTemplate }: Loaded): Model {
         return score(engine, ids, top, options.signal);
       });
     },
-    applyChatTemplate(messages, options) {
+    applyChatTemplate(messages, options = {}) {
+      refuseUnknown(options, { addGenerationPrompt: true, tools: true }, "applyChatTemplate");
       open();
       return chat(messages, options)
         .map((part) => part.text)
@@ -141,6 +142,7 @@ function createModel({ engine, info, chatTemplate }: Loaded): Model {
       const path = cache.acquire(ids);
       try {
         await prefill(engine, path, ids, signal, 0);
+        signal?.throwIfAborted();
       } catch (error) {
         path.release();
         throw error;
