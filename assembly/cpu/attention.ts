@@ -326,14 +326,16 @@ function soften(scores: usize, seen: u32, sums: usize, headDim: u32, top: usize,
   for (let token = seen; token < BLOCK; token++) store<f32>(scores + (token << 2), EMPTY);
   const before = load<f32>(top);
   let best = f32x4.splat(before);
-  for (let i: usize = 0; i < BLOCK_BYTES; i += 16) best = f32x4.max(best, v128.load(scores + i));
+  for (let i: usize = 0; i < BLOCK_BYTES; i += 16) best = f32x4.pmax(best, v128.load(scores + i));
   const after = max4(best);
   let sum = load<f32>(top + total);
   if (after > before) {
     const shrink = exp1(before - after);
     sum *= shrink;
     const bytes = <usize>headDim << 2;
-    for (let d: usize = 0; d < bytes; d += 4) store<f32>(sums + d, load<f32>(sums + d) * shrink);
+    const whole = bytes & ~15;
+    for (let d: usize = 0; d < whole; d += 16) v128.store(sums + d, f32x4.mul(v128.load(sums + d), f32x4.splat(shrink)));
+    for (let d = whole; d < bytes; d += 4) store<f32>(sums + d, load<f32>(sums + d) * shrink);
     store<f32>(top, after);
   }
   const after4 = f32x4.splat(after);

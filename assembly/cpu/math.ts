@@ -3,14 +3,18 @@
 const LOG2E: f32 = 1.44269504088896341;
 const LN2_HIGH: f32 = 0.693359375;
 const LN2_LOW: f32 = -2.12194440e-4;
+const WHOLE: f32 = 12582912; // 1.5 · 2^23
 
 /** e^x per lane; 0 below -87.3, the largest power of two in reach above 88. Relative error below 1.5e-7 (Cephes' polynomial for expf). */
 // @ts-ignore: decorator
 @inline
 export function exp4(x: v128): v128 {
   const alive = f32x4.ge(x, f32x4.splat(-87.3));
-  const clamped = f32x4.max(f32x4.min(x, f32x4.splat(88)), f32x4.splat(-87.3));
-  const n = f32x4.nearest(f32x4.mul(clamped, f32x4.splat(LOG2E)));
+  // pmin and pmax are one instruction each where min and max, careful with NaN, are several. Adding 1.5 · 2^23 rounds to a whole
+  // number, and leaves that number in the low bits.
+  const clamped = f32x4.pmax(f32x4.pmin(x, f32x4.splat(88)), f32x4.splat(-87.3));
+  const shifted = f32x4.add(f32x4.mul(clamped, f32x4.splat(LOG2E)), f32x4.splat(WHOLE));
+  const n = f32x4.sub(shifted, f32x4.splat(WHOLE));
   const r = f32x4.sub(
     f32x4.sub(clamped, f32x4.mul(n, f32x4.splat(LN2_HIGH))),
     f32x4.mul(n, f32x4.splat(LN2_LOW)),
@@ -22,7 +26,7 @@ export function exp4(x: v128): v128 {
   p = f32x4.add(f32x4.mul(p, r), f32x4.splat(1.6666665459e-1));
   p = f32x4.add(f32x4.mul(p, r), f32x4.splat(5.0000001201e-1));
   p = f32x4.add(f32x4.add(f32x4.mul(f32x4.mul(p, r), r), r), f32x4.splat(1));
-  const power = i32x4.shl(i32x4.add(i32x4.trunc_sat_f32x4_s(n), i32x4.splat(127)), 23);
+  const power = i32x4.shl(i32x4.add(shifted, i32x4.splat(127)), 23);
   return v128.and(f32x4.mul(p, power), alive);
 }
 
