@@ -9,7 +9,7 @@ const code = [resolve(), esbuild({ target: "es2022", minify: true })];
 export default [
   {
     input: "src/index.ts",
-    output: { file: "dist/furcate.js", format: "es" },
+    output: { file: "dist/furcate.js", format: "es", banner: '/* @ts-self-types="./furcate.d.ts" */' },
     external: [/^node:/],
     plugins: code,
   },
@@ -21,7 +21,7 @@ export default [
   },
   {
     input: "src/index.ts",
-    output: { file: "dist/furcate.d.ts", format: "es" },
+    output: { file: "dist/furcate.d.ts", format: "es", banner: '/// <reference lib="esnext.disposable" />' },
     plugins: [dts()],
   },
 ];

@@ -5,7 +5,7 @@ import { cpSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { deflateRawSync } from "node:zlib";
+import { deflateSync } from "node:zlib";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const require = createRequire(import.meta.url);
@@ -40,12 +40,12 @@ for (const name of MODULES)
 // One file that TypeScript, tests and rollup all import: deflated, since base64 hides what gzip could find.
 const packed = MODULES.map((name) => [
   name,
-  deflateRawSync(readFileSync(`build/${name}.wasm`), { level: 9 }).toString("base64"),
+  deflateSync(readFileSync(`build/${name}.wasm`), { level: 9 }).toString("base64"),
 ]);
 writeFileSync("build/modules.js", packed.map(([name, text]) => `export const ${name} = "${text}";\n`).join(""));
 writeFileSync(
   "build/modules.d.ts",
-  MODULES.map((name) => `/** ${name}.wasm, raw deflate, base64. */\nexport declare const ${name}: string;\n`).join(""),
+  MODULES.map((name) => `/** ${name}.wasm, deflated, base64. */\nexport declare const ${name}: string;\n`).join(""),
 );
 
 tool("rollup", "dist/bin/rollup", ["--config", "rollup.config.js", "--silent"]);

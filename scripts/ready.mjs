@@ -30,5 +30,6 @@ function run(command) {
   execSync(command, { stdio: ["ignore", 2, 2] });
 }
 
-if (changed("node_modules/.package-lock.json") === 0) run("npm ci --include=dev --no-audit --no-fund --loglevel=error");
+if (changed("node_modules/.package-lock.json") < changed("package-lock.json"))
+  run("npm ci --include=dev --no-audit --no-fund --loglevel=error");
 if (changed("build/stamp") < Math.max(...SOURCES.map(changed))) run("node scripts/build.mjs");

@@ -28,7 +28,10 @@ export interface Message {
   content: string;
   [key: string]: unknown;
 }
-/** Raw text, messages (through the chat template), or token ids taken as they are. Raw text gets a BOS where the model asks for one. */
+/**
+ * Raw text, messages (through the chat template), or token ids taken as they are. Raw text gets a BOS where the model asks for one,
+ * and never makes control tokens: to run text that holds them, such as applyChatTemplate's, encode it with `special: true`.
+ */
 export type Prompt = string | Message[] | ArrayLike<number>;
 
 export interface Model {
@@ -55,7 +58,7 @@ export interface Prefix extends Disposable {
 
 export interface GenerateOptions {
   n?: number; // 1
-  maxTokens?: number; // what the context leaves
+  maxTokens?: number; // what the context leaves, and memory where that is less
   temperature?: number; // 1; 0 is greedy (ties: lowest id)
   topK?: number; // 0 = off
   topP?: number; // 1 = off
@@ -126,6 +129,7 @@ export interface Stream extends AsyncIterable<Chunk> {
 export interface Chunk {
   index: number;
   text: string;
+  /** -1, with log-probability 0, where a choice ends without a new token: stopped from outside, or maxTokens 0. */
   tokenId: number;
   logprob: number;
   finishReason?: Choice["finishReason"];
@@ -154,10 +158,4 @@ export interface ModelInfo {
   nHeads: number;
   nKvHeads: number;
   headDim: number;
-}
-export interface HandlerOptions {
-  modelId?: string;
-  cors?: boolean | string;
-  maxBodyBytes?: number;
-  maxQueue?: number;
 }

@@ -94,7 +94,7 @@ export interface Backend {
   /** Tokens of a block of the cache, and bytes of a block over all layers. */
   readonly blockTokens: number;
   readonly blockBytes: number;
-  /** Bytes held at present, and the most that were. */
+  /** Bytes held at present; they never become fewer. */
   readonly usedBytes: number;
 
   /** Whether weights of this type are computed. */
@@ -117,7 +117,7 @@ export interface Backend {
 
   /** Makes sure that blocks 0 … count - 1 have memory. */
   reserveBlocks(count: number): void;
-  /** Copies the first nTokens tokens of a block, of all layers. */
+  /** Copies a block, of all layers: at least its first nTokens tokens. */
   copyBlock(from: number, to: number, nTokens: number): void;
 
   prepare(batch: Batch): PreparedBatch;

@@ -46,13 +46,23 @@ export function createChatTemplate(
     "g",
   );
 
+  /** A message's text with fences around control tokens' texts, and around what could become one beside its neighbours. */
+  function fenced(text: string, open: string, close: string): string {
+    const begin = longest(specialTexts, (control, length) => text.startsWith(control.slice(-length)));
+    const end = longest(specialTexts, (control, length) => text.endsWith(control.slice(0, length)));
+    if (begin + end > text.length) return `${open}${text}${close}`;
+    const middle = text.slice(begin, text.length - end).replace(special, `${open}$&${close}`);
+    const head = begin > 0 ? `${open}${text.slice(0, begin)}${close}` : "";
+    return head + middle + (end > 0 ? `${open}${text.slice(text.length - end)}${close}` : "");
+  }
+
   return {
     render(messages, { addGenerationPrompt = true, tools } = {}) {
       checkMessages(messages);
       // Control tokens' texts inside messages are fenced with two noncharacters that the messages do not contain; the fences
       // survive the template's trimming and comparing, and show afterwards what is plain text.
       const [open, close] = fences(JSON.stringify([messages, tools ?? null]));
-      const fence = <T>(value: T): T => mapTexts(value, (text) => text.replace(special, `${open}$&${close}`)) as T;
+      const fence = <T>(value: T): T => mapTexts(value, (text) => fenced(text, open, close)) as T;
       let text: string;
       try {
         text = template.render({
@@ -69,7 +79,17 @@ export function createChatTemplate(
   };
 }
 
+/** The longest proper part of any text, from 1 character on, that matches; 0 where none does. */
+function longest(texts: readonly string[], matches: (text: string, length: number) => boolean): number {
+  let found = 0;
+  for (const text of texts) {
+    for (let length = text.length - 1; length > found; length--) if (matches(text, length)) found = length;
+  }
+  return found;
+}
+
 function checkMessages(messages: readonly Message[]): void {
+  if (!Array.isArray(messages)) fail("option", `messages are ${typeof messages}, expected a list of { role, content }`);
   messages.forEach((message, i) => {
     for (const field of ["role", "content"] as const) {
       const got = message?.[field];
@@ -94,7 +114,7 @@ function mapTexts(value: unknown, change: (text: string) => string): unknown {
   if (typeof value === "string") return change(value);
   if (Array.isArray(value)) return value.map((item) => mapTexts(item, change));
   if (value === null || typeof value !== "object") return value;
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, mapTexts(item, change)]));
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [change(key), mapTexts(item, change)]));
 }
 
 /** From an opening fence to the next closing one, text is plain. */

@@ -61,6 +61,18 @@ export function readConfig(gguf: Gguf): ModelConfig {
   if (whole("expert_count", 0, 65536, 0) > 0)
     fail("unsupported", "models with experts (expert_count > 0) are not supported");
 
+  if (metadata.get(key("attention.causal")) === false)
+    fail("unsupported", "models that see what follows are not supported");
+  const window = whole("attention.sliding_window", 0, 1 << 28, 0);
+  const contextLength = whole("context_length", 1, 1 << 28);
+  if (window > 0 && window < contextLength) {
+    fail("unsupported", `attention in a window of ${window} tokens is not supported (context ${contextLength})`);
+  }
+  const hasDivisors = gguf.tensors.has("rope_freqs.weight");
+  if (metadata.get(key("rope.scaling.type")) === "llama3" && !hasDivisors) {
+    fail("format", 'GGUF: rope scaling is "llama3", but its tensor "rope_freqs.weight" is missing');
+  }
+
   const dim = whole("embedding_length", 1, 1 << 20);
   const nHeads = whole("attention.head_count", 1, 1 << 16);
   const nKvHeads = whole("attention.head_count_kv", 1, 1 << 16, nHeads);
@@ -93,7 +105,7 @@ export function readConfig(gguf: Gguf): ModelConfig {
     nKvHeads,
     nLayers: whole("block_count", 1, 4096),
     vocab,
-    contextLength: whole("context_length", 1, 1 << 28),
+    contextLength,
     normEps: positive("attention.layer_norm_rms_epsilon"),
     ropeDim,
     ...family,

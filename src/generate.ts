@@ -9,9 +9,8 @@ import type { ModelConfig } from "./config.ts";
 import { fail } from "./errors.ts";
 import type { AttentionPath, Forward, Row } from "./model.ts";
 import type { CallOptions } from "./options.ts";
-import { planTokens } from "./plan.ts";
-import { rankChoices } from "./rank.ts";
-import { choiceSeed, type Drawn, type Sampler } from "./sampler.ts";
+import { planPrompt, planTokens } from "./plan.ts";
+import { choiceSeed, type Drawn, NO_EDITS, type Sampler } from "./sampler.ts";
 import { stopwatch } from "./stats.ts";
 import { type ChoiceText, createChoiceText } from "./text.ts";
 import type { ModelTokenizer } from "./tokenizer.ts";
@@ -44,8 +43,6 @@ export interface Listener {
 const CANDIDATES = 64;
 /** Bytes of K/V that stay for prompts to come when nobody holds them. */
 const KEPT_BYTES = 256 << 20;
-/** Fewest shared tokens for which reading them once for all samples pays. */
-const LEAST_SHARED = 1;
 
 /** One choice on its way. */
 interface Sample {
@@ -60,7 +57,7 @@ interface Sample {
   finishReason?: Choice["finishReason"];
 }
 
-/** Generates n choices from a prompt. Errors: `context-length`, `memory`, `disposed`; an abort throws signal.reason. */
+/** Generates n choices from a prompt, in the order of their index. Errors: `context-length`, `memory`, `disposed`; an abort throws signal.reason. */
 export async function generate(
   engine: Engine,
   promptIds: Uint32Array,
@@ -103,7 +100,9 @@ export async function generate(
     let active: Sample[] = [];
     while (waiting.length + active.length > 0) {
       await breathe(engine, signal);
-      for (const sample of [...active, ...waiting]) if (listener?.isStopped(sample.index)) finish(sample, "abort");
+      for (const sample of [...active, ...waiting]) {
+        if (!sample.finishReason && listener?.isStopped(sample.index)) finish(sample, "abort");
+      }
       active = [...active, ...waiting.splice(0, backend.maxRows - active.length)].filter(
         (sample) => !sample.finishReason,
       );
@@ -118,7 +117,7 @@ export async function generate(
       }
       if (running.length === 0) continue;
 
-      const attention = choosePath(options.attention, running.length, promptIds.length);
+      const attention = choosePath(options.attention, running.length);
       const tails = running.map((sample) => sample.tail as Tail);
       watch.stepBegins(attention, context.blocks.length, tails);
       const out = engine.forward.decode(
@@ -134,7 +133,6 @@ export async function generate(
     }
 
     const choices = samples.map((sample) => choiceOf(sample));
-    if (options.rank) await rankChoices(choices, options.rank, options.answer);
     const completionTokens = samples.reduce((sum, sample) => sum + sample.ids.length, 0);
     return {
       choices,
@@ -227,8 +225,8 @@ export async function generate(
       if (cache.room() <= Math.ceil((maxTokens - 1) / blockTokens) - held) return undefined;
     }
     const position = promptIds.length + tail.length;
+    if (tail.length % blockTokens === 0) reserve(engine, 1);
     const { block, place } = tail.append();
-    backend.reserveBlocks(cache.counts().made);
     return { id: sample.ids[sample.ids.length - 1], position, block, place };
   }
 
@@ -262,11 +260,13 @@ export async function prefill(
   wanted: 0 | 1,
 ): Promise<Tensor | undefined> {
   let logits: Tensor | undefined;
+  const { backend, cache } = engine;
+  planPrompt(backend, cache.room(), ids.length, path.blocks().length);
   // A prompt that is stored whole runs its last token again, for its logits: that writes the same K and V once more.
   let from = Math.min(path.length, ids.length - wanted);
   while (from < ids.length) {
     await breathe(engine, signal);
-    const to = Math.min(from + engine.backend.maxRows, ids.length);
+    const to = Math.min(from + backend.maxRows, ids.length);
     try {
       logits = runChunk(engine, path, ids, from, to, to === ids.length ? wanted : 0);
     } catch (error) {
@@ -293,6 +293,7 @@ export async function score(
   // Nothing of it is kept: the logits of every token are wanted, so every token runs.
   const path = cache.newPath();
   try {
+    planPrompt(backend, cache.room(), ids.length, 0);
     for (let from = 0; from < ids.length - 1; from += backend.maxRows) {
       await breathe(engine, signal);
       const to = Math.min(from + backend.maxRows, ids.length - 1);
@@ -315,11 +316,10 @@ export async function score(
     }
   } finally {
     path.discard();
+    trim(engine);
   }
   return { tokenIds: ids, logprobs, ...(top === undefined ? {} : { top: tops }) };
 }
-
-const NO_EDITS = new Uint32Array(0);
 
 /** Tokens from … to - 1 of a sequence through the forward, into the path's blocks; the path grows where they are new to it. */
 function runChunk(
@@ -333,8 +333,8 @@ function runChunk(
   const { backend, forward } = engine;
   const { blockTokens } = backend;
   if (to > path.length) {
+    reserve(engine, Math.ceil((to - path.length) / blockTokens) + 1);
     const copy = path.extend(ids.subarray(path.length, to));
-    backend.reserveBlocks(engine.cache.counts().made);
     if (copy) backend.copyBlock(copy.from, copy.to, copy.tokens);
   }
   const blocks = path.blocks();
@@ -368,6 +368,12 @@ function nextTask(): Promise<void> {
   });
 }
 
+/** Memory for as many more blocks, before the cache gives them out: what fails here leaves nothing promised. */
+function reserve({ backend, cache }: Engine, blocks: number): void {
+  const { made, inUse } = cache.counts();
+  backend.reserveBlocks(Math.min(Math.max(made, inUse + blocks), cache.maxBlocks));
+}
+
 /** Lets go of the oldest prefixes that nobody holds, beyond what is worth keeping. */
 export function trim({ backend, cache }: Engine): void {
   const excess = cache.counts().cached - Math.floor(KEPT_BYTES / backend.blockBytes);
@@ -386,10 +392,13 @@ export function checkPrompt({ config, contextLength }: Engine, ids: Uint32Array)
   }
 }
 
-/** The workload switch. */
-function choosePath(wanted: CallOptions["attention"], nSamples: number, ctxLen: number): AttentionPath {
+/**
+ * The workload switch. On the CPU two parts won at every n from 2 on and every prompt from 16 tokens on, and one sample costs the
+ * same either way (docs/performance-cpu.md, attention alone).
+ */
+function choosePath(wanted: CallOptions["attention"], nSamples: number): AttentionPath {
   if (wanted !== "auto") return wanted;
-  return nSamples > 1 && ctxLen >= LEAST_SHARED ? "two-part" : "one-part";
+  return nSamples > 1 ? "two-part" : "one-part";
 }
 
 function describe(tokenizer: ModelTokenizer, id: number, logprob: number, top: readonly Drawn[]): TokenLogprob {

@@ -16,9 +16,10 @@ import type {
 } from "./api.ts";
 import { fail } from "./errors.ts";
 import { readGguf } from "./formats/gguf.ts";
-import { checkPrompt, generate, type Listener, prefill, score } from "./generate.ts";
+import { checkPrompt, generate, type Listener, prefill, score, trim } from "./generate.ts";
 import { type Loaded, loadEngine } from "./load.ts";
 import { checkSignal, refuseUnknown, resolveOptions, whole } from "./options.ts";
+import { rankChoices } from "./rank.ts";
 import { openSource } from "./source.ts";
 import { createTokenizer, tokenizerDataFromGguf, tokenizerDataFromJson } from "./tokenizer.ts";
 import { newTextModule } from "./wasm.ts";
@@ -41,7 +42,7 @@ export async function loadTokenizer(
   checkSignal(signal);
   const file = await openSource(source, { signal });
   try {
-    const isGguf = new TextDecoder().decode(await file.read(0, 4, signal)) === "GGUF";
+    const isGguf = new TextDecoder().decode(await file.read(0, Math.min(4, file.size), signal)) === "GGUF";
     const data = isGguf
       ? tokenizerDataFromGguf((await readGguf(file, { signal })).metadata)
       : tokenizerDataFromJson(parse(await file.read(0, file.size, signal)));
@@ -75,12 +76,16 @@ function createModel({ engine, info, chatTemplate }: Loaded): Model {
   function idsOf(prompt: Prompt): Uint32Array {
     if (typeof prompt === "string") return tokenizer.encode(prompt, { bos: true });
     if (isIds(prompt)) return checkIds(prompt);
-    if (!Array.isArray(prompt)) fail("option", `the prompt is ${typeof prompt}, expected text, messages or token ids`);
+    if (!Array.isArray(prompt))
+      fail("option", `the prompt is ${describe(prompt)}, expected text, messages or token ids`);
     return tokenizer.encodeParts(chat(prompt));
   }
 
-  const continuationIds = (text: string | ArrayLike<number>) =>
-    typeof text === "string" ? tokenizer.encode(text) : checkIds(text);
+  function continuationIds(text: string | ArrayLike<number>): Uint32Array {
+    if (typeof text === "string") return tokenizer.encode(text);
+    if (!isIds(text)) fail("option", `the continuation is ${describe(text)}, expected text or token ids`);
+    return checkIds(text);
+  }
 
   async function run(
     ids: () => Uint32Array,
@@ -90,10 +95,13 @@ function createModel({ engine, info, chatTemplate }: Loaded): Model {
     open();
     const call = resolveOptions(options, engine.config.vocab);
     const prompt = ids();
-    return inTurn(call.signal, () => {
+    const result = await inTurn(call.signal, () => {
       open();
       return generate(engine, prompt, call, listener);
     });
+    // Outside the queue: a ranking may well ask the model something.
+    if (call.rank) await unlessAborted(rankChoices(result.choices, call.rank, call.answer), call.signal);
+    return result;
   }
 
   const model: Model = {
@@ -145,6 +153,7 @@ function createModel({ engine, info, chatTemplate }: Loaded): Model {
         signal?.throwIfAborted();
       } catch (error) {
         path.release();
+        trim(engine);
         throw error;
       }
       return path;
@@ -172,6 +181,7 @@ function createModel({ engine, info, chatTemplate }: Loaded): Model {
         if (disposed) return;
         disposed = true;
         path.release();
+        trim(engine);
       },
       [Symbol.dispose ?? Symbol.for("Symbol.dispose")]() {
         prefix.dispose();
@@ -191,9 +201,24 @@ function checkIds(ids: ArrayLike<number>): Uint32Array {
   return Uint32Array.from(ids);
 }
 
-function isIds(prompt: Exclude<Prompt, string>): prompt is ArrayLike<number> {
-  if (ArrayBuffer.isView(prompt)) return true;
-  return Array.isArray(prompt) && typeof prompt[0] !== "object";
+/** Whether a prompt is an array, typed array or the like, of numbers; a list of messages is not. */
+function isIds(prompt: unknown): prompt is ArrayLike<number> {
+  if (typeof prompt !== "object" || prompt === null) return false;
+  const { length, 0: first } = prompt as ArrayLike<unknown>;
+  return typeof length === "number" && typeof first !== "object";
+}
+
+const describe = (value: unknown) => (value === null ? "null" : typeof value);
+
+/** A promise's outcome, or the signal's reason as soon as it aborts. */
+function unlessAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (!signal) return work;
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal.reason);
+    if (signal.aborted) abort();
+    signal.addEventListener("abort", abort, { once: true });
+    work.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+  });
 }
 
 /** Calls wait for those before them. An abort takes a waiting call out at once. */
@@ -206,12 +231,7 @@ function createQueue(): <T>(signal: AbortSignal | undefined, work: () => Promise
       return work();
     });
     last = turn.catch(() => {});
-    if (!signal) return turn;
-    return new Promise((resolve, reject) => {
-      const abort = () => reject(signal.reason);
-      signal.addEventListener("abort", abort, { once: true });
-      turn.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
-    });
+    return unlessAborted(turn, signal);
   };
 }
 
@@ -248,6 +268,10 @@ function createStream(
       wake();
     });
 
+  function leave(): void {
+    if (!ended) left.abort(new DOMException("The stream was left before its end", "AbortError"));
+  }
+
   async function* read(): AsyncGenerator<Chunk, void, undefined> {
     try {
       for (;;) {
@@ -263,11 +287,19 @@ function createStream(
       }
       await result;
     } finally {
-      if (!ended) left.abort(new DOMException("The stream was left before its end", "AbortError"));
+      leave();
       await over;
     }
   }
-  const iterator = read();
+  const chunked = read();
+  const iterator: AsyncIterator<Chunk> = {
+    next: () => chunked.next(),
+    // Also before the first chunk was asked for, when the generator's own finally does not run.
+    return() {
+      leave();
+      return chunked.return();
+    },
+  };
   return {
     [Symbol.asyncIterator]: () => iterator,
     stop(index) {

@@ -66,7 +66,7 @@ export async function loadEngine(source: Source, options: LoadOptions = {}): Pro
 
     const backend = createCpuBackend(cpu, config, limit);
     const weightBytes = checkWeights(config, gguf.tensors, backend);
-    const { maxBlocks } = planMemory(backend, weightBytes, limit);
+    const maxBlocks = planMemory(backend, weightBytes, limit);
     const tensors = [...gguf.tensors.values()];
     const total = Math.max(...tensors.map((tensor) => tensor.offset + tensor.byteLength));
     const reader = inOrder(file, gguf.dataOffset, total, signal, (loaded) =>
@@ -84,6 +84,7 @@ export async function loadEngine(source: Source, options: LoadOptions = {}): Pro
       sampler: createSampler(text, config.vocab),
       tokenizer,
       contextLength,
+      fallback: wanted === "auto" ? "WebGPU is not part of this version" : undefined,
       disposed: false,
     };
     return { engine, info: describe(config, tensors, contextLength), chatTemplate };

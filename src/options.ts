@@ -88,8 +88,7 @@ export function refuseUnknown(options: object, known: Readonly<Record<string, tr
 }
 
 export function checkSignal(signal: AbortSignal | undefined): void {
-  if (signal !== undefined && typeof signal.throwIfAborted !== "function")
-    fail("option", "signal is not an AbortSignal");
+  if (signal !== undefined && !(signal instanceof AbortSignal)) fail("option", "signal is not an AbortSignal");
 }
 
 /** A whole number in [least, most], or undefined. */

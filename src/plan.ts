@@ -4,22 +4,14 @@
 import type { Backend } from "./backend.ts";
 import { fail } from "./errors.ts";
 
-export interface Plan {
-  /** Bytes of weights, and of activations and scratch. */
-  readonly weightBytes: number;
-  readonly scratchBytes: number;
-  /** Blocks of K/V that fit beside them. */
-  readonly maxBlocks: number;
-}
-
 /**
  * Bytes that tables take for each block besides: its address once for the context and in up to 64 samples' tails, four times over
  * because tables that grow leave smaller ones behind.
  */
 const TABLE_BYTES = 65 * 4 * 4;
 
-/** Plans a model in `limit` bytes. Errors: `memory` where not even one block fits, saying what would. */
-export function planMemory(backend: Backend, weightBytes: number, limit: number): Plan {
+/** The blocks of K/V that fit beside a model in `limit` bytes. Errors: `memory` where not even one block fits, saying what would. */
+export function planMemory(backend: Backend, weightBytes: number, limit: number): number {
   const scratchBytes = backend.scratchBytes();
   const left = limit - backend.usedBytes - weightBytes - scratchBytes;
   const maxBlocks = Math.floor(left / (backend.blockBytes + TABLE_BYTES));
@@ -31,7 +23,7 @@ export function planMemory(backend: Backend, weightBytes: number, limit: number)
         `${bytes(backend.blockBytes)} for ${backend.blockTokens} tokens of K/V), but the limit is ${bytes(limit)}`,
     );
   }
-  return { weightBytes, scratchBytes, maxBlocks };
+  return maxBlocks;
 }
 
 /**
@@ -64,6 +56,17 @@ export function planTokens(
     );
   }
   return Math.min(wanted, contextLeaves, memoryLeaves);
+}
+
+/** Refuses a prompt whose blocks, beyond the `held` ones, have no room. Errors: `memory`. */
+export function planPrompt({ blockTokens }: Backend, room: number, promptTokens: number, held: number): void {
+  const missing = Math.ceil(promptTokens / blockTokens) - held;
+  if (missing <= room) return;
+  fail(
+    "memory",
+    `a prompt of ${promptTokens} tokens needs ${missing} blocks of K/V (${blockTokens} tokens each), but memory has room for ` +
+      `${room}: dispose prefixes, or use a shorter prompt or a larger memoryLimit`,
+  );
 }
 
 /** Bytes for people: 1,234,567 -> "1.2 MB". */

@@ -177,7 +177,8 @@ const NO_TOKEN = -3;
 const NO_MEMORY = -4;
 const UNKNOWN_ID = -5;
 
-const NO_EDITS: Edits = new Uint32Array(0);
+/** No changes to a row. */
+export const NO_EDITS: Edits = new Uint32Array(0);
 
 /** The seed of choice `index` of a call: the call's own for choice 0, else 53 bits of Philox keyed by it (text/random.ts). */
 export function choiceSeed(text: TextModule, seed: number, index: number): number {

@@ -165,20 +165,21 @@ async function* inChunks(
   done?: (chunk: Uint8Array) => void,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const end = offset + length;
-  const start = (at: number) => (at < end ? read(at, Math.min(CHUNK_BYTES, end - at)) : undefined);
-  let coming = start(offset);
-  try {
-    for (let at = offset; coming; ) {
-      const chunk = await coming;
-      at += chunk.length;
-      coming = start(at);
-      signal?.throwIfAborted();
-      yield chunk;
-      done?.(chunk);
-    }
-  } finally {
+  function start(at: number): Promise<Uint8Array> | undefined {
+    if (at >= end) return undefined;
+    const coming = read(at, Math.min(CHUNK_BYTES, end - at));
     // A taker that leaves early must not leave a rejection without a listener.
-    coming?.catch(() => {});
+    coming.catch(() => {});
+    return coming;
+  }
+  let coming = start(offset);
+  for (let at = offset; coming; ) {
+    const chunk = await coming;
+    at += chunk.length;
+    coming = start(at);
+    signal?.throwIfAborted();
+    yield chunk;
+    done?.(chunk);
   }
 }
 
@@ -367,7 +368,8 @@ async function openHttp(url: URL, openSignal?: AbortSignal): Promise<ByteSource>
   /** Appends to the head. It grows at least by doubling, so that the sum of all copies stays small. */
   function keep(part: Uint8Array, expected: number): void {
     if (headLength + part.length > head.length) {
-      const grown = new Uint8Array(Math.max(headLength + part.length, Math.min(expected, KEPT_BYTES), 2 * head.length));
+      const atOnce = Number.isFinite(expected) ? Math.min(expected, KEPT_BYTES) : 0;
+      const grown = new Uint8Array(Math.max(headLength + part.length, atOnce, 2 * head.length));
       grown.set(head.subarray(0, headLength));
       head = grown;
     }
@@ -378,9 +380,11 @@ async function openHttp(url: URL, openSignal?: AbortSignal): Promise<ByteSource>
   /** Makes the head at least `length` long, or as long as the file is. */
   async function growHead(length: number, signal?: AbortSignal): Promise<void> {
     const wanted = Math.min(length, size());
-    if (wanted > KEPT_BYTES)
-      fail("network", `${name}: the server ignores Range; expected it to give ${spellBytes(wanted)} in parts`);
+    const refuse = (bytes: string) =>
+      fail("network", `${name}: the server ignores Range; expected it to give ${bytes} in parts`);
+    if (Number.isFinite(wanted) && wanted > KEPT_BYTES) refuse(spellBytes(wanted));
     while (headLength < wanted && headLength < size()) {
+      if (headLength > KEPT_BYTES) refuse(`more than ${spellBytes(KEPT_BYTES)}`);
       following ??= await request(headLength, Math.min(Math.max(wanted, HEAD_BYTES), size()), signal);
       const from = following.at;
       const part = await following.next(signal).catch((error) => {

@@ -20,6 +20,7 @@ export interface ChoiceText {
 export function createChoiceText(decoder: Decoder, stop: readonly string[]): ChoiceText {
   let text = "";
   let held = "";
+  let stopped = false;
   const release = (length: number): string => {
     const piece = held.slice(0, length);
     held = held.slice(length);
@@ -35,10 +36,12 @@ export function createChoiceText(decoder: Decoder, stop: readonly string[]): Cho
       const at = firstMatch(held, stop);
       if (at < 0) return { text: release(held.length - heldBack(held, stop)), stopped: false };
       const piece = release(at);
-      held = "";
-      return { text: piece, stopped: true };
+      stopped = true;
+      return { text: piece, stopped };
     },
     end() {
+      // What came after a stop string is nobody's.
+      if (stopped) return "";
       held += decoder.flush();
       const at = firstMatch(held, stop);
       return release(at < 0 ? held.length : at);

@@ -1,5 +1,5 @@
 // Instantiates text.wasm and cpu.wasm, from the inlined bytes or from given modules; fresh typed views over their memories.
-// The only file that names WebAssembly. Knows nothing of what the modules compute.
+// The only file that uses WebAssembly. Knows nothing of what the modules compute.
 
 import { instantiate as instantiateCpu } from "../build/cpu.js";
 import { cpu, text } from "../build/modules.js";
@@ -40,7 +40,7 @@ function compile(name: keyof CompiledModules): Promise<WebAssembly.Module> {
 
 async function unpack(base64: string): Promise<ArrayBuffer> {
   const deflated = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
-  return new Response(new Blob([deflated]).stream().pipeThrough(new DecompressionStream("deflate-raw"))).arrayBuffer();
+  return new Response(new Blob([deflated]).stream().pipeThrough(new DecompressionStream("deflate"))).arrayBuffer();
 }
 
 /** What both modules have: a memory and its arena. */

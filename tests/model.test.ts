@@ -624,6 +624,103 @@ test("rankings: by mean log-probability, by votes, by a function", async () => {
 
 // ---------------------------------------------------------------------------------------------- loading and disposing
 
+test("a ranking may ask the model, and one that never answers can be aborted: the model stays usable", async () => {
+  const options = { n: 3, maxTokens: 4, seed: 2, ignoreEos: true };
+  const mean = async ({ text }: { text: string }) => {
+    const { logprobs } = await model.score(`.${text}.`);
+    return logprobs.reduce((sum, logprob) => sum + logprob, 0) / logprobs.length;
+  };
+  const { choices } = await model.generate("rank", { ...options, rank: mean });
+  assert.equal(
+    choices.map(({ score }) => score),
+    choices.map(({ score }) => score).sort((a, b) => b! - a!),
+  );
+  const slow = await model.generate("rank", {
+    ...options,
+    rank: async () => {
+      await new Promise((done) => setTimeout(done, 100));
+      return 1;
+    },
+  });
+  assert.ok(slow.stats.decodeMs < 100, "ranking is no decoding");
+
+  const controller = new AbortController();
+  const never = model.generate("rank", { ...options, rank: () => new Promise(() => {}), signal: controller.signal });
+  setTimeout(() => controller.abort(new Error("enough")), 30);
+  let reason: unknown;
+  await never.catch((error) => {
+    reason = error;
+  });
+  assert.is((reason as Error).message, "enough");
+  assert.is((await model.generate("rank", options)).choices.length, 3);
+});
+
+test("a choice stopped while it waits for a place ends once", async () => {
+  const stream = model.stream("many", { n: 100, maxTokens: 6, seed: 4, ignoreEos: true });
+  stream.stop(98);
+  const ends = new Map<number, number>();
+  for await (const { index, finishReason } of stream) if (finishReason) ends.set(index, (ends.get(index) ?? 0) + 1);
+  assert.is(ends.size, 100);
+  assert.ok([...ends.values()].every((count) => count === 1));
+  assert.is((await stream.result).choices[98].finishReason, "abort");
+});
+
+test("a stream left before its first chunk was asked for ends its call", async () => {
+  const stream = model.stream("left", { n: 2, maxTokens: 400, ignoreEos: true });
+  await stream[Symbol.asyncIterator]().return?.();
+  let name = "";
+  await stream.result.catch((error) => {
+    name = error.name;
+  });
+  assert.is(name, "AbortError");
+});
+
+test("control tokens cannot be put together from contents side by side, nor come in through names", async () => {
+  const template = "{% for m in messages %}{{ m.content }}{% endfor %}{{ messages[0].call | tojson }}";
+  const bare = await load(randomModel({ seed: 1, chatTemplate: template }));
+  const [first, second] = [CONTROL_TOKENS[2].slice(0, 7), CONTROL_TOKENS[2].slice(7)];
+  const messages = [
+    { role: "user", content: `x${first}`, call: { [CONTROL_TOKENS[2]]: CONTROL_TOKENS[3] } },
+    { role: "user", content: `${second}y` },
+  ];
+  const text = bare.applyChatTemplate(messages);
+  assert.ok(text.includes(CONTROL_TOKENS[2]) && text.includes(CONTROL_TOKENS[3]), text);
+  const { usage } = await bare.generate(messages, { maxTokens: 0 });
+  assert.is(usage.promptTokens, bare.tokenizer.encode(text).length);
+  assert.ok(bare.tokenizer.encode(text, { special: true }).length < usage.promptTokens);
+  bare.dispose();
+});
+
+test("what stands in the way of a model as it was made is refused", async () => {
+  await rejects(
+    () => load(randomModel({ metadata: { "llama.attention.sliding_window": ["u32", 16] } })),
+    "unsupported",
+    /window/,
+  );
+  await rejects(
+    () => load(randomModel({ metadata: { "llama.attention.causal": ["bool", false] } })),
+    "unsupported",
+    /follows/,
+  );
+  await rejects(
+    () => load(randomModel({ metadata: { "llama.rope.scaling.type": ["string", "llama3"] } })),
+    "format",
+    /rope_freqs/,
+  );
+});
+
+test("prefixes and scores that do not fit are refused before anything runs", async () => {
+  const { engine } = await loadEngine(file);
+  const { backend } = engine;
+  const small = await load(file, { memoryLimit: backend.usedBytes + 6 * backend.blockBytes });
+  const ids = new Uint32Array(500).fill(7);
+  await rejects(() => small.prefill(ids), "memory", /blocks of K\/V/);
+  await rejects(() => small.score(ids), "memory", /blocks of K\/V/);
+  const { choices } = await small.generate("still here", { maxTokens: 3, ignoreEos: true });
+  assert.is(choices[0].tokenIds.length, 3);
+  small.dispose();
+});
+
 test("load: progress, a shorter context, and wrong options", async () => {
   const heard: { loaded: number; total: number }[] = [];
   const short = await load(new Blob([file.slice()]), { contextLength: 20, onProgress: (p) => heard.push(p) });

@@ -256,6 +256,9 @@ test("a compressed answer: the length of what is seen is not told", async () => 
   const source = await openSource(url);
   assert.is(source.size, Infinity);
   same(await collect(source, 0, text.length), text);
+  // All of it, however much that is: a tokenizer.json is read so.
+  const whole = await openSource(url);
+  same(await whole.read(0, whole.size), text);
 });
 
 test("a server that hides Content-Range, as from pages of other origins: HEAD tells the size", async () => {

@@ -296,12 +296,6 @@ export function tailAppend(handle: usize, tail: u32): i32 {
   return holder.last * cache.blockTokens + place;
 }
 
-/** Tokens of a tail, or UNKNOWN. */
-export function tailLength(handle: usize, tail: u32): i32 {
-  const cache = changetype<Cache>(handle);
-  return holds(cache, tail, IN_TAIL) ? <i32>holderAt(cache, tail).length : UNKNOWN;
-}
-
 /** Writes a tail's blocks in order to the exchange: how many, or a code below 0. */
 export function tailBlocks(handle: usize, tail: u32): i32 {
   const cache = changetype<Cache>(handle);

@@ -38,7 +38,6 @@ export {
   pathRelease,
   tailAppend,
   tailBlocks,
-  tailLength,
   tailNew,
   tailRelease,
 } from "./cache";

@@ -44,6 +44,9 @@ const MAX_ROWS = 64;
 const STAGING_BYTES = 1 << 20;
 /** What WebAssembly memory can hold. */
 export const WASM_BYTES = 2 ** 32 - 2 ** 16;
+// topK's codes.
+const NOT_FINITE = -1;
+const NO_TOKEN = -2;
 
 /** A CPU backend over a fresh instance of cpu.wasm; at most `memoryLimit` bytes. */
 export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = WASM_BYTES): Backend {
@@ -369,7 +372,10 @@ function candidates(cpu: CpuModule, logits: CpuTensor, requests: readonly Reques
         raw,
         lses,
       );
-      if (status < 0) fail("format", "the model computed logits that are not numbers: its weights are broken");
+      if (status === NO_TOKEN) fail("format", "the logits leave no token possible: all are -Infinity");
+      if (status === NOT_FINITE)
+        fail("format", "the model computed logits that are not numbers: its weights are broken");
+      if (status < 0) fail("memory", "candidates: no room left in WebAssembly memory (4 GiB in all)");
       found.ids.set(u32(cpu, ids, width), row * width);
       found.adjusted.set(f32(cpu, adjusted, width), row * width);
       found.raw.set(f32(cpu, raw, width), row * width);
