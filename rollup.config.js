@@ -4,12 +4,14 @@ import resolve from "@rollup/plugin-node-resolve";
 import dts from "rollup-plugin-dts";
 import esbuild from "rollup-plugin-esbuild";
 
-const code = [resolve(), esbuild({ target: "es2022", minify: true })];
+/** Where Deno finds the types; put before the code once minifying has taken the comments out. */
+const types = { name: "types", renderChunk: (code) => `/* @ts-self-types="./furcate.d.ts" */\n${code}` };
+const code = [resolve(), esbuild({ target: "es2022", minify: true }), types];
 
 export default [
   {
     input: "src/index.ts",
-    output: { file: "dist/furcate.js", format: "es", banner: '/* @ts-self-types="./furcate.d.ts" */' },
+    output: { file: "dist/furcate.js", format: "es" },
     external: [/^node:/],
     plugins: code,
   },
