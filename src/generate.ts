@@ -393,7 +393,7 @@ export function checkPrompt({ config, contextLength }: Engine, ids: Uint32Array)
 }
 
 /**
- * The workload switch. On the CPU two parts won at every n from 2 on and every prompt from 16 tokens on, and one sample costs the
+ * The workload switch. On the CPU two parts won at every n from 2 on and every prompt from 256 tokens on, and one sample costs the
  * same either way (docs/performance-cpu.md, attention alone).
  */
 function choosePath(wanted: CallOptions["attention"], nSamples: number): AttentionPath {

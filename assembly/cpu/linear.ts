@@ -1,8 +1,8 @@
 // Products of activations with weight matrices: out = x · Wᵀ. Knows panels through quant.ts, and nothing of models.
 //
 // Quantised weights meet activations rounded to 16 bits, one scale a block of 32 columns. The products of a block are summed
-// exactly in integers; blocks are then added in order in f32. Float weights, and quantised ones of matrices so small that speed is
-// no matter, meet f32 activations, columns added in order. Which of the two depends on the matrix alone, and every kernel computes
+// exactly in integers; blocks are then added in order in f32. Float weights, and the quantised ones of small matrices, meet f32
+// activations, columns added in order. Which of the two depends on the matrix alone, and every kernel computes
 // a row by the same steps: a row's result does not depend on how many rows come with it.
 
 import { max4 } from "./math";
@@ -27,7 +27,11 @@ import {
 const TILE_COLS: u32 = 1024;
 /** Up to this many rows, codes of 4 or 8 bits are used straight from the panel. */
 const FEW_ROWS: u32 = 2;
-/** Matrices of up to this many weights compute in f32: rounding activations would save nothing that anyone notices. */
+/**
+ * Matrices of up to this many weights compute in f32. A trade of time for accuracy: the tiny Q8_0 checkpoints come within 1e-5 of
+ * their golden log-probabilities instead of 9e-4, and such a product takes 5 to 7 times as long for one row, 1.1 to 1.6 times for
+ * 64 (microseconds either way). Larger matrices keep the error of 16 bits.
+ */
 const SMALL: u32 = 80 << 10;
 /** Activations below this are zeros. */
 const SMALLEST: f32 = 1e-30;
