@@ -1,7 +1,8 @@
-// Builds everything: assembly/ -> build/*.wasm with their types -> build/modules.js (the bytes as text) -> dist/ (rollup).
+// Builds everything: assembly/ -> build/*.wasm with their types -> build/modules.js (the bytes as text), shaders/ ->
+// build/shaders.js (their texts), and all of it -> dist/ (rollup).
 
 import { execFileSync } from "node:child_process";
-import { cpSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -46,6 +47,27 @@ writeFileSync("build/modules.js", packed.map(([name, text]) => `export const ${n
 writeFileSync(
   "build/modules.d.ts",
   MODULES.map((name) => `/** ${name}.wasm, deflated, base64. */\nexport declare const ${name}: string;\n`).join(""),
+);
+
+/** WGSL without comments and indentation; lines, and the two that mark a shader's head, stay. */
+const compact = (text) =>
+  text
+    .split("\n")
+    .map((line) => (/^\/\/ (head|end of head)$/.test(line) ? line : line.replace(/\/\/.*/, "").trim()))
+    .filter((line) => line !== "")
+    .join("\n")
+    .concat("\n");
+
+const shaders = Object.fromEntries(
+  readdirSync("shaders", { recursive: true })
+    .filter((name) => name.endsWith(".wgsl"))
+    .sort()
+    .map((name) => [name.slice(0, -".wgsl".length), compact(readFileSync(`shaders/${name}`, "utf8"))]),
+);
+writeFileSync("build/shaders.js", `export const shaders = ${JSON.stringify(shaders, null, 1)};\n`);
+writeFileSync(
+  "build/shaders.d.ts",
+  "/** The texts of shaders/, by name without the extension. */\nexport declare const shaders: Readonly<Record<string, string>>;\n",
 );
 
 tool("rollup", "dist/bin/rollup", ["--config", "rollup.config.js", "--silent"]);

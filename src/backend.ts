@@ -40,6 +40,9 @@ export interface Batch {
   readonly tails?: { readonly blocks: readonly Uint32Array[]; readonly lengths: Uint32Array };
 }
 
+/** Two parts joined, or each sample by itself against prompt and tail. */
+export type AttentionPath = "two-part" | "one-part";
+
 /** A batch as the backend prepared it; good until the next one is. */
 export interface PreparedBatch {
   readonly rows: number;
@@ -91,9 +94,13 @@ export interface Backend {
   readonly device: string;
   /** Most rows of one forward. */
   readonly maxRows: number;
+  /** Most rows whose logits are computed at a time, and most samples of a step; at most maxRows. */
+  readonly maxSamples: number;
   /** Tokens of a block of the cache, and bytes of a block over all layers. */
   readonly blockTokens: number;
   readonly blockBytes: number;
+  /** Most blocks that can be addressed, memory aside. */
+  readonly maxBlocks: number;
   /** Bytes held at present; they never become fewer. */
   readonly usedBytes: number;
 
@@ -115,8 +122,8 @@ export interface Backend {
   /** New attention states for up to `rows` rows of all heads. */
   states(rows: number): States;
 
-  /** Makes sure that blocks 0 … count - 1 have memory. */
-  reserveBlocks(count: number): void;
+  /** Makes sure that blocks 0 … count - 1 have memory; where that has to be asked for, a promise. Errors: `memory`: all is as before. */
+  reserveBlocks(count: number): Promise<void> | undefined;
   /** Copies a block, of all layers: at least its first nTokens tokens. */
   copyBlock(from: number, to: number, nTokens: number): void;
 
@@ -146,13 +153,18 @@ export interface Backend {
   mergeStates(states: States, batch: PreparedBatch, out: Tensor): void;
   /** The one-part path: each sample by itself against context and tail. */
   attendOnePart(q: Tensor, layer: number, batch: PreparedBatch, out: Tensor): void;
-  /** out = silu(gate) · up; out may be gate. */
-  swiglu(gate: Tensor, up: Tensor, out: Tensor): void;
+  /** gate = silu(gate) · up. */
+  swiglu(gate: Tensor, up: Tensor): void;
+  /** The faster attention path for so many samples after a context of so many tokens, and why, for people. */
+  choosePath(nSamples: number, ctxLen: number): { readonly path: AttentionPath; readonly reason: string };
 
   /** The k best tokens of each row, with what sampling and log-probabilities need. */
   candidates(logits: Tensor, requests: readonly Request[], k: number): Promise<Candidates>;
   /** All raw logits of one row, for the rare draw that candidates do not decide. */
   logits(logits: Tensor, row: number): Promise<Float32Array>;
+
+  /** Resolves once all operations so far have run. */
+  finished(): Promise<void>;
 
   dispose(): void;
 }

@@ -7,7 +7,7 @@ import type { Backend, Candidates, Edits, Tensor } from "./backend.ts";
 import type { Cache, Path, Tail } from "./cache.ts";
 import type { ModelConfig } from "./config.ts";
 import { fail } from "./errors.ts";
-import type { AttentionPath, Forward, Row } from "./model.ts";
+import type { Forward, Row } from "./model.ts";
 import type { CallOptions } from "./options.ts";
 import { planPrompt, planTokens } from "./plan.ts";
 import { choiceSeed, type Drawn, NO_EDITS, type Sampler } from "./sampler.ts";
@@ -103,23 +103,26 @@ export async function generate(
       for (const sample of [...active, ...waiting]) {
         if (!sample.finishReason && listener?.isStopped(sample.index)) finish(sample, "abort");
       }
-      active = [...active, ...waiting.splice(0, backend.maxRows - active.length)].filter(
+      active = [...active, ...waiting.splice(0, backend.maxSamples - active.length)].filter(
         (sample) => !sample.finishReason,
       );
       // Where memory runs short some sit a step out: the oldest can always go on to its end, and frees its blocks then.
       const running: Sample[] = [];
       const rows: Row[] = [];
       for (const sample of active) {
-        const row = nextRow(sample, active[0]);
+        const row = await nextRow(sample, active[0]);
         if (!row) continue;
         running.push(sample);
         rows.push(row);
       }
       if (running.length === 0) continue;
 
-      const attention = choosePath(options.attention, running.length);
+      const { path: attention, reason } =
+        options.attention === "auto"
+          ? backend.choosePath(running.length, context.length)
+          : { path: options.attention, reason: "asked for by the option attention" };
       const tails = running.map((sample) => sample.tail as Tail);
-      watch.stepBegins(attention, context.blocks.length, tails);
+      watch.stepBegins(attention, reason, context.blocks.length, tails);
       const out = engine.forward.decode(
         rows,
         context,
@@ -217,7 +220,7 @@ export async function generate(
   }
 
   /** A place for the sample's last token in its tail; none where the block that it takes may be needed by the oldest sample. */
-  function nextRow(sample: Sample, oldest: Sample): Row | undefined {
+  async function nextRow(sample: Sample, oldest: Sample): Promise<Row | undefined> {
     sample.tail ??= cache.newTail();
     const { tail } = sample;
     if (sample !== oldest && tail.length % blockTokens === 0) {
@@ -225,7 +228,7 @@ export async function generate(
       if (cache.room() <= Math.ceil((maxTokens - 1) / blockTokens) - held) return undefined;
     }
     const position = promptIds.length + tail.length;
-    if (tail.length % blockTokens === 0) reserve(engine, 1);
+    if (tail.length % blockTokens === 0) await reserve(engine, 1);
     const { block, place } = tail.append();
     return { id: sample.ids[sample.ids.length - 1], position, block, place };
   }
@@ -268,7 +271,9 @@ export async function prefill(
     await breathe(engine, signal);
     const to = Math.min(from + backend.maxRows, ids.length);
     try {
-      logits = runChunk(engine, path, ids, from, to, to === ids.length ? wanted : 0);
+      logits = await runChunk(engine, path, ids, from, to, to === ids.length ? wanted : 0);
+      // A chunk at a time on the device too; the last one's logits are awaited anyhow.
+      if (to < ids.length || wanted === 0) await backend.finished();
     } catch (error) {
       // The path may name tokens now whose K and V were never written.
       path.discard();
@@ -294,10 +299,10 @@ export async function score(
   const path = cache.newPath();
   try {
     planPrompt(backend, cache.room(), ids.length, 0);
-    for (let from = 0; from < ids.length - 1; from += backend.maxRows) {
+    for (let from = 0; from < ids.length - 1; from += backend.maxSamples) {
       await breathe(engine, signal);
-      const to = Math.min(from + backend.maxRows, ids.length - 1);
-      const logits = runChunk(engine, path, ids, from, to, to - from) as Tensor;
+      const to = Math.min(from + backend.maxSamples, ids.length - 1);
+      const logits = (await runChunk(engine, path, ids, from, to, to - from)) as Tensor;
       const requests = Array.from(ids.subarray(from + 1, to + 1), (target) => ({
         edits: NO_EDITS,
         inverseTemperature: 0,
@@ -322,18 +327,18 @@ export async function score(
 }
 
 /** Tokens from … to - 1 of a sequence through the forward, into the path's blocks; the path grows where they are new to it. */
-function runChunk(
+async function runChunk(
   engine: Engine,
   path: Path,
   ids: Uint32Array,
   from: number,
   to: number,
   wanted: number,
-): Tensor | undefined {
+): Promise<Tensor | undefined> {
   const { backend, forward } = engine;
   const { blockTokens } = backend;
   if (to > path.length) {
-    reserve(engine, Math.ceil((to - path.length) / blockTokens) + 1);
+    await reserve(engine, Math.ceil((to - path.length) / blockTokens) + 1);
     const copy = path.extend(ids.subarray(path.length, to));
     if (copy) backend.copyBlock(copy.from, copy.to, copy.tokens);
   }
@@ -369,9 +374,9 @@ function nextTask(): Promise<void> {
 }
 
 /** Memory for as many more blocks, before the cache gives them out: what fails here leaves nothing promised. */
-function reserve({ backend, cache }: Engine, blocks: number): void {
+async function reserve({ backend, cache }: Engine, blocks: number): Promise<void> {
   const { made, inUse } = cache.counts();
-  backend.reserveBlocks(Math.min(Math.max(made, inUse + blocks), cache.maxBlocks));
+  await backend.reserveBlocks(Math.min(Math.max(made, inUse + blocks), cache.maxBlocks));
 }
 
 /** Lets go of the oldest prefixes that nobody holds, beyond what is worth keeping. */
@@ -390,15 +395,6 @@ export function checkPrompt({ config, contextLength }: Engine, ids: Uint32Array)
   if (unknown >= 0) {
     fail("option", `prompt[${unknown}] is token ${ids[unknown]}, expected ids below ${config.vocab}`);
   }
-}
-
-/**
- * The workload switch. On the CPU two parts won at every n from 2 on and every prompt from 256 tokens on, and one sample costs the
- * same either way (docs/performance-cpu.md, attention alone).
- */
-function choosePath(wanted: CallOptions["attention"], nSamples: number): AttentionPath {
-  if (wanted !== "auto") return wanted;
-  return nSamples > 1 ? "two-part" : "one-part";
 }
 
 function describe(tokenizer: ModelTokenizer, id: number, logprob: number, top: readonly Drawn[]): TokenLogprob {

@@ -1,12 +1,10 @@
 // The forward of a llama-like transformer, spelled out once over the backend's operations: token ids in, logits out.
 // Knows layers and their order; nothing of kernels, of where blocks come from, or of sampling.
 
-import type { Backend, Batch, PreparedBatch, States, Tensor, Weight } from "./backend.ts";
+import type { AttentionPath, Backend, Batch, PreparedBatch, States, Tensor, Weight } from "./backend.ts";
 import type { ModelConfig } from "./config.ts";
 import { rotaryTurns } from "./config.ts";
 import type { LayerWeights, Weights } from "./weights.ts";
-
-export type AttentionPath = "two-part" | "one-part";
 
 /** One row of a forward to come: its token, its position, and the block and place that take its K and V. */
 export interface Row {
@@ -34,10 +32,10 @@ export interface Forward {
   ): Tensor;
 }
 
-/** A forward for up to backend.maxRows rows at a time; takes its activations from the backend once. */
+/** A forward for up to backend.maxRows rows of prompt or backend.maxSamples samples at a time; takes its activations from the backend once. */
 export function createForward(backend: Backend, config: ModelConfig, weights: Weights): Forward {
   const { dim, hiddenDim, headDim, nHeads, nKvHeads, vocab, normEps } = config;
-  const { maxRows } = backend;
+  const { maxRows, maxSamples } = backend;
   const x = backend.tensor(maxRows, dim); // the residual stream
   const normed = backend.tensor(maxRows, dim);
   const q = backend.tensor(maxRows, nHeads * headDim);
@@ -46,8 +44,8 @@ export function createForward(backend: Backend, config: ModelConfig, weights: We
   const attended = backend.tensor(maxRows, nHeads * headDim);
   const gate = backend.tensor(maxRows, hiddenDim);
   const up = backend.tensor(maxRows, hiddenDim);
-  const logits = backend.tensor(maxRows, vocab);
-  const states: States = backend.states(maxRows);
+  const logits = backend.tensor(maxSamples, vocab);
+  const states: States = backend.states(maxSamples);
 
   type Attend = (q: Tensor, layer: number, batch: PreparedBatch, out: Tensor) => void;
 
@@ -80,7 +78,7 @@ export function createForward(backend: Backend, config: ModelConfig, weights: We
     backend.rmsNorm(residual, w.ffnNorm, normEps, h);
     backend.linear(h, w.gate, gated);
     backend.linear(h, w.up, upped);
-    backend.swiglu(gated, upped, gated);
+    backend.swiglu(gated, upped);
     backend.linearAdd(gated, w.down, residual);
   }
 

@@ -14,7 +14,7 @@ const TABLE_BYTES = 65 * 4 * 4;
 export function planMemory(backend: Backend, weightBytes: number, limit: number): number {
   const scratchBytes = backend.scratchBytes();
   const left = limit - backend.usedBytes - weightBytes - scratchBytes;
-  const maxBlocks = Math.floor(left / (backend.blockBytes + TABLE_BYTES));
+  const maxBlocks = Math.min(Math.floor(left / (backend.blockBytes + TABLE_BYTES)), backend.maxBlocks);
   if (maxBlocks < 1) {
     const least = backend.usedBytes + weightBytes + scratchBytes + backend.blockBytes + TABLE_BYTES;
     fail(

@@ -2,9 +2,8 @@
 // Knows when things happened; nothing of what happened.
 
 import type { Stats } from "./api.ts";
-import type { Backend } from "./backend.ts";
+import type { AttentionPath, Backend } from "./backend.ts";
 import type { Tail } from "./cache.ts";
-import type { AttentionPath } from "./model.ts";
 import type { CallOptions } from "./options.ts";
 import type { TextModule } from "./wasm.ts";
 
@@ -21,7 +20,7 @@ export function stopwatch() {
   let prefillEnd = began;
   let stepBegan = began;
   const steps: number[] = [];
-  const paths = new Set<AttentionPath>();
+  const reasons = new Map<AttentionPath, string>(); // of each path that ran, the last
   let blocks = 0;
   let blocksAsCopies = 0;
   return {
@@ -30,9 +29,9 @@ export function stopwatch() {
       blocks = contextBlocks;
       blocksAsCopies = contextBlocks * n;
     },
-    stepBegins(path: AttentionPath, contextBlocks: number, tails: readonly Tail[]): void {
+    stepBegins(path: AttentionPath, reason: string, contextBlocks: number, tails: readonly Tail[]): void {
       stepBegan = performance.now();
-      paths.add(path);
+      reasons.set(path, reason);
       const tailBlocks = tails.reduce((sum, tail) => sum + tail.blocks().length, 0);
       blocks = Math.max(blocks, contextBlocks + tailBlocks);
       blocksAsCopies = Math.max(blocksAsCopies, contextBlocks * tails.length + tailBlocks);
@@ -40,17 +39,20 @@ export function stopwatch() {
     stepEnds(): void {
       steps.push(performance.now() - stepBegan);
     },
-    stats({ backend, text, fallback }: Parts, { n, attention }: CallOptions, drawn: number): Stats {
+    stats({ backend, text, fallback }: Parts, { n }: CallOptions, drawn: number): Stats {
       const decodeMs = performance.now() - prefillEnd;
       const tokensPerSecond = decodeMs > 0 ? (drawn / decodeMs) * 1000 : 0;
       const sorted = Float64Array.from(steps).sort();
-      const ran = paths.size === 2 ? "mixed" : paths.has("two-part") ? "two-part" : "one-part";
+      const ran = [...reasons.keys()];
       return {
         backend: backend.kind,
         device: backend.device,
         ...(fallback === undefined ? {} : { fallback }),
-        attention: ran,
-        attentionReason: steps.length === 0 ? REASONS.none : REASONS[attention === "auto" ? ran : "asked"],
+        attention: ran.length === 2 ? "mixed" : (ran[0] ?? "one-part"),
+        attentionReason:
+          ran.length === 2
+            ? [...reasons].map(([path, reason]) => `${path}: ${reason}`).join("; ")
+            : (reasons.get(ran[0]) ?? "no step was needed: the prompt's own pass gave every token"),
         steps: steps.length,
         prefillMs: prefillEnd - began,
         decodeMs,
@@ -64,11 +66,3 @@ export function stopwatch() {
     },
   };
 }
-
-const REASONS = {
-  asked: "asked for by the option attention",
-  "two-part": "several samples share the prompt: it is read once a step for all of them",
-  "one-part": "one sample at a time: there is nothing to share",
-  none: "no step was needed: the prompt's own pass gave every token",
-  mixed: "two-part while several samples ran, one-part for the last one",
-};

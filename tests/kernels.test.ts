@@ -218,7 +218,7 @@ eachBackend(({ name, exact, create }) => {
     }
   });
 
-  test(`${name}: swiglu, gates large and small; out may be gate`, async () => {
+  test(`${name}: swiglu, gates large and small`, async () => {
     const backend = await create();
     const random = newRandom(9);
     const edges = [0, -0, 1e-30, 1, -1, 20, -20, 87, -87, 88.5, -88.5, 90, -90, 1e4, -1e4, 1e6, -1e6];
@@ -227,11 +227,8 @@ eachBackend(({ name, exact, create }) => {
     const want = reference.swiglu(gates, ups);
     const gate = await newTensor(backend, gates, 5, 51, ROPE_DIM);
     const up = await newTensor(backend, ups, 5, 51, ROPE_DIM);
-    const out = backend.tensor(5, 51);
-    backend.swiglu(gate, up, out);
-    close(await valuesOf(backend, out), want, cases.SWIGLU_BOUND, "apart");
-    backend.swiglu(gate, up, gate);
-    close(await valuesOf(backend, gate), want, cases.SWIGLU_BOUND, "in place");
+    backend.swiglu(gate, up);
+    close(await valuesOf(backend, gate), want, cases.SWIGLU_BOUND, "swiglu");
   });
 
   // -------------------------------------------------------------------------------------------- rotary positions

@@ -94,8 +94,10 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = WAS
     kind: "wasm",
     device: "WebAssembly SIMD, 1 thread",
     maxRows: MAX_ROWS,
+    maxSamples: MAX_ROWS,
     blockTokens: BLOCK,
     blockBytes,
+    maxBlocks: Infinity,
     get usedBytes() {
       return cpu.used();
     },
@@ -151,6 +153,7 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = WAS
         const at = take(taken * blockBytes, `K/V of ${taken * BLOCK} tokens`);
         for (let i = 0; i < taken; i++) blockAddress.push(at + i * blockBytes);
       }
+      return undefined;
     },
     copyBlock(from, to, nTokens) {
       // Keys lie dimension by dimension, so all of a block moves, whatever part of it is tokens.
@@ -316,15 +319,24 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = WAS
         scratch,
       );
     },
-    swiglu(gate, up, out) {
-      cpu.swiglu((gate as CpuTensor).at, (up as CpuTensor).at, (out as CpuTensor).at, gate.rows * gate.cols);
+    swiglu(gate, up) {
+      const { at, rows, cols } = gate as CpuTensor;
+      cpu.swiglu(at, (up as CpuTensor).at, rows * cols);
     },
+
+    // Two parts won at every n from 2 on and every prompt from 256 tokens on, and one sample costs the same either way
+    // (docs/performance-cpu.md, attention alone).
+    choosePath: (nSamples) =>
+      nSamples > 1
+        ? { path: "two-part", reason: "several samples share the prompt: it is read once a step for all of them" }
+        : { path: "one-part", reason: "one sample at a time: there is nothing to share" },
 
     candidates: async (logits, requests, k) => candidates(cpu, logits as CpuTensor, requests, k),
     async logits(logits, row) {
       const { at, cols } = logits as CpuTensor;
       return f32(cpu, at + row * cols * 4, cols).slice();
     },
+    finished: async () => {},
     dispose() {
       blockAddress.length = 0;
     },

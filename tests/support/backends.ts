@@ -1,18 +1,21 @@
 // The backends that one suite of tests runs over, and how tests put numbers in and take them out through the contract alone.
 // Knows how each backend is made; nothing of what its operations should compute.
 
+import { existsSync } from "node:fs";
 import * as assert from "uvu/assert";
 import type { Backend, Batch, Shape, Tensor, Weight } from "../../src/backend.ts";
 import { createCpuBackend } from "../../src/cpu/backend.ts";
 import { FurcateError } from "../../src/errors.ts";
 import type { GgmlType } from "../../src/formats/gguf.ts";
 import { newCpuModule } from "../../src/wasm.ts";
+import { createWebGpuBackend, type Trials } from "../../src/webgpu/backend.ts";
+import { type OpenedDevice, openDevice } from "../../src/webgpu/device.ts";
 
 export interface BackendUnderTest {
   readonly name: string;
   /** Whether a row's result is the same, bit for bit, whatever rows come with it and however its attention is parted. */
   readonly exact: boolean;
-  create(shape?: Partial<Shape>, memoryLimit?: number): Promise<Backend>;
+  create(shape?: Partial<Shape>, memoryLimit?: number, trials?: Trials): Promise<Backend>;
 }
 
 interface Factory extends BackendUnderTest {
@@ -26,7 +29,31 @@ const FACTORIES: readonly Factory[] = [
     exact: true,
     create: async (shape, memoryLimit) => createCpuBackend(await newCpuModule(), { ...SHAPE, ...shape }, memoryLimit),
   },
+  await webGpu(),
 ];
+
+/** The GPU that this runtime has, a software one too: one device for all tests. */
+async function webGpu(): Promise<Factory> {
+  const opened = await softwareDevice();
+  const missing = "reason" in opened ? opened.reason : process.env.FURCATE_GPU_WIP ? undefined : "it is being built";
+  if (missing && process.env.FURCATE_REQUIRE_GPU && process.env.FURCATE_GPU_WIP) throw new Error(`a GPU is required, but ${missing}`);
+  return {
+    name: "webgpu",
+    exact: false,
+    missing,
+    // The tests' backends share a device, so disposing of one must not end it.
+    create: (shape, memoryLimit, trials) =>
+      createWebGpuBackend({ ...(opened as OpenedDevice), isUsers: true }, { ...SHAPE, ...shape }, memoryLimit, trials),
+  };
+}
+
+/** Node's Dawn runs on the software GPU that Chromium brings along, where the machine has no other. */
+function softwareDevice() {
+  const icd = "/usr/lib/chromium/vk_swiftshader_icd.json";
+  if (!process.env.VK_ICD_FILENAMES && !process.env.VK_DRIVER_FILES && existsSync(icd))
+    process.env.VK_ICD_FILENAMES = icd;
+  return openDevice(true);
+}
 
 /** For tests that look at one operation and not at a model's sizes. */
 const SHAPE: Shape = {

@@ -1,0 +1,19 @@
+// x[row] += bias.
+//
+//   x  (rows, stride)   bias  (stride), its pad columns zero
+//
+// One lane a column; workgroup y = row.
+
+override LANES: u32 = 64;
+
+struct Sizes { stride: u32, first: u32 }
+
+@group(0) @binding(0) var<uniform> sizes: Sizes;
+@group(0) @binding(1) var<storage, read> bias: array<f32>;
+@group(0) @binding(2) var<storage, read_write> x: array<f32>;
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(global_invocation_id) at: vec3u) {
+  if (at.x >= sizes.stride) { return; }
+  x[(sizes.first + at.y) * sizes.stride + at.x] += bias[at.x];
+}

@@ -1,0 +1,117 @@
+// Finds a GPU and opens a device on it: the runtime's own navigator.gpu, in Node the optional package "webgpu", or the user's device.
+// Knows adapters, limits and features; nothing of buffers or kernels.
+
+import { fail } from "../errors.ts";
+
+/** Optional abilities of a device. Kernels that use them are variants: tried by compiling, never needed. */
+export interface Abilities {
+  readonly f16: boolean;
+  readonly subgroups: boolean;
+  /** Subgroup matrices of 16 × 16 × 16, f16 -> f32. */
+  readonly matrix: boolean;
+}
+
+export interface OpenedDevice {
+  readonly device: GPUDevice;
+  /** The adapter, for people. */
+  readonly name: string;
+  readonly abilities: Abilities;
+  /** Whether the device is the user's: then it is neither destroyed nor made anew. */
+  readonly isUsers: boolean;
+  /** What must stay referenced for as long as the device lives (Node's package crashes otherwise). */
+  readonly owners: readonly unknown[];
+}
+
+const MATRIX = "chromium-experimental-subgroup-matrix";
+const FEATURES = ["shader-f16", "subgroups", MATRIX];
+const LIMITS = [
+  "maxBufferSize",
+  "maxStorageBufferBindingSize",
+  "maxComputeWorkgroupStorageSize",
+  "maxComputeInvocationsPerWorkgroup",
+  "maxComputeWorkgroupSizeX",
+] as const;
+
+/** Why no device was opened, for people. */
+export interface NoDevice {
+  readonly reason: string;
+}
+
+/**
+ * Opens a device on the fastest adapter, with all that it allows. software: whether an adapter that computes on the CPU will do.
+ * Returns why not where there is none.
+ */
+export async function openDevice(software: boolean): Promise<OpenedDevice | NoDevice> {
+  const found = await findGpu();
+  if ("reason" in found) return found;
+  const { gpu, owners } = found;
+  let adapter: GPUAdapter | null;
+  try {
+    adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
+  } catch (error) {
+    return { reason: `WebGPU failed to look for an adapter: ${(error as Error).message}` };
+  }
+  if (!adapter) return { reason: "WebGPU is there, but found no adapter (a GPU with a driver)" };
+  const name = describe(adapter.info);
+  if (isSoftware(adapter.info) && !software)
+    return { reason: `the only adapter, ${name}, computes on the CPU, where WebAssembly is faster` };
+
+  const requiredLimits = Object.fromEntries(LIMITS.map((limit) => [limit, adapter.limits[limit]]));
+  // Deno has subgroups where asked, though it does not list them, and refuses where there are none; but it cannot parse "enable
+  // subgroups", so what counts is what compiles.
+  const requiredFeatures = FEATURES.filter((feature) => adapter.features.has(feature)) as GPUFeatureName[];
+  try {
+    const device = await adapter.requestDevice({ requiredLimits, requiredFeatures });
+    return { device, name, abilities: abilitiesOf(device), isUsers: false, owners: [gpu, adapter, ...owners] };
+  } catch (error) {
+    return { reason: `${name} gave no device: ${(error as Error).message}` };
+  }
+}
+
+/** The user's own device, with the features and limits that it was made with. Errors: `option`. */
+export function useDevice(device: GPUDevice): OpenedDevice {
+  if (typeof device?.createComputePipelineAsync !== "function")
+    fail("option", `device is ${device === null ? "null" : typeof device}, expected a GPUDevice`);
+  const name = describe((device as { adapterInfo?: GPUAdapterInfo }).adapterInfo);
+  return { device, name, abilities: abilitiesOf(device), isUsers: true, owners: [] };
+}
+
+const abilitiesOf = ({ features }: GPUDevice): Abilities => ({
+  f16: features.has("shader-f16"),
+  subgroups: features.has("subgroups"),
+  matrix: features.has(MATRIX) && features.has("shader-f16") && features.has("subgroups"),
+});
+
+async function findGpu(): Promise<{ gpu: GPU; owners: readonly unknown[] } | NoDevice> {
+  const { navigator, process } = globalThis as {
+    navigator?: { gpu?: GPU };
+    process?: { release?: { name?: string } };
+  };
+  if (navigator?.gpu) return { gpu: navigator.gpu, owners: [] };
+  const isNode = process?.release?.name === "node" && !("Deno" in globalThis);
+  if (!isNode) return { reason: "this runtime has no WebGPU (navigator.gpu)" };
+  try {
+    const { create } = await importOptional("webgpu");
+    return { gpu: create([]), owners: [] };
+  } catch (error) {
+    const missing = (error as { code?: string }).code === "ERR_MODULE_NOT_FOUND";
+    return {
+      reason: missing
+        ? "Node has no WebGPU of its own: install the npm package webgpu for it"
+        : `the npm package webgpu failed: ${(error as Error).message}`,
+    };
+  }
+}
+
+/** A package that need not be there; the name as an argument, so that bundlers leave it alone. */
+const importOptional = (name: string): Promise<{ create(toggles: string[]): GPU }> => import(/* @vite-ignore */ name);
+
+function describe(info: GPUAdapterInfo | undefined): string {
+  const { vendor, architecture, description, device } = info ?? {};
+  return description || [vendor, architecture, device].filter(Boolean).join(" ") || "a GPU that does not give its name";
+}
+
+function isSoftware(info: GPUAdapterInfo): boolean {
+  if ((info as { isFallbackAdapter?: boolean }).isFallbackAdapter) return true;
+  return /swiftshader|llvmpipe|lavapipe|basic render/i.test(`${info.vendor} ${info.architecture} ${info.description}`);
+}

@@ -1,0 +1,264 @@
+// The device as the backend's families use it: buffers that are counted, dispatches and copies recorded in order, one submit and
+// one read a step. Knows queues, passes and errors; nothing of what kernels compute.
+
+import { FurcateError, fail } from "../errors.ts";
+import type { Abilities, OpenedDevice } from "./device.ts";
+import { createKernels, type GroupsByBuffer, type Kernel, type Kernels, SIZES_BYTES } from "./kernels.ts";
+
+export interface Gpu {
+  readonly device: GPUDevice;
+  readonly limits: GPUSupportedLimits;
+  readonly abilities: Abilities;
+  readonly kernels: Kernels;
+  /** Bytes of all buffers at present. */
+  readonly usedBytes: number;
+  /** A zeroed storage buffer of at least `bytes`. Errors: `memory` beyond the limit; what the device refuses shows in `checked`. */
+  buffer(bytes: number, label: string): GPUBuffer;
+  free(buffer: GPUBuffer): void;
+  /** Runs allocations; errors of the device become a rejection: `memory` or `internal`. */
+  checked<T>(what: string, allocate: () => T): Promise<T>;
+  /**
+   * Records a dispatch of x · y · z workgroups. bindings: the buffers of bindings 1, 2, …; sizes: the words of binding 0.
+   * Repeated ones create nothing.
+   */
+  run(
+    kernel: Kernel,
+    bindings: readonly GPUBuffer[],
+    sizes: readonly number[],
+    x: number,
+    y?: number,
+    z?: number,
+  ): void;
+  /** Records a copy; whole multiples of 4 bytes. */
+  copy(from: GPUBuffer, fromByte: number, to: GPUBuffer, toByte: number, bytes: number): void;
+  /** Submits what is recorded. */
+  flush(): void;
+  /** Writes after all that is recorded so far. Whole multiples of 4 bytes. */
+  write(buffer: GPUBuffer, byte: number, data: Uint32Array | Uint8Array): void;
+  /** Submits, and gives bytes of a buffer once all of it has run. Errors: `device-lost`, `memory`, `internal`. */
+  read(buffer: GPUBuffer, byte: number, bytes: number): Promise<ArrayBuffer>;
+  /** Submits, and resolves once all of it has run. Errors: as read. */
+  finished(): Promise<void>;
+  /** Destroys all buffers, and the device unless it is the user's. */
+  dispose(): void;
+}
+
+// Flags of GPUBufferUsage and GPUMapMode, which are no globals in Node.
+const MAP_READ = 0x1;
+const COPY_SRC = 0x4;
+const COPY_DST = 0x8;
+const UNIFORM = 0x40;
+const STORAGE = 0x80;
+const READ = 1;
+/** Uniforms of this many different dispatches in one buffer. */
+const SLOTS = 1024;
+
+/** The 32 bits of a float, as a word of sizes. */
+export function floatBits(value: number): number {
+  scratch[0] = value;
+  return scratchBits[0];
+}
+const scratch = new Float32Array(1);
+const scratchBits = new Uint32Array(scratch.buffer);
+
+/** texts: other shaders than the built ones, for tests. At most `memoryLimit` bytes of buffers. */
+export function createGpu(
+  { device, abilities, isUsers, owners }: OpenedDevice,
+  memoryLimit = Infinity,
+  texts?: Readonly<Record<string, string>>,
+): Gpu {
+  const buffers = new Set<GPUBuffer>();
+  let usedBytes = 0;
+  let encoder: GPUCommandEncoder | undefined;
+  let pass: GPUComputePassEncoder | undefined;
+  let failure: FurcateError | undefined;
+
+  void device.lost.then(({ message, reason }) => {
+    if (!disposed) failure = lostError(message || reason);
+  });
+  const onError = ({ error }: GPUUncapturedErrorEvent) => {
+    failure ??= errorOf(error, "the GPU");
+  };
+  device.addEventListener("uncapturederror", onError as EventListener);
+  let disposed = false;
+
+  function newBuffer(bytes: number, usage: number, label: string): GPUBuffer {
+    const size = Math.max(16, Math.ceil(bytes / 16) * 16);
+    if (usedBytes + size > memoryLimit) {
+      const left = Math.max(0, memoryLimit - usedBytes);
+      fail(
+        "memory",
+        `${label}: ${count(size)} bytes needed, ${count(left)} left of the limit of ${count(memoryLimit)}`,
+      );
+    }
+    if (size > device.limits.maxBufferSize)
+      fail(
+        "memory",
+        `${label}: ${count(size)} bytes needed, but a buffer here holds ${count(device.limits.maxBufferSize)}`,
+      );
+    const buffer = device.createBuffer({ size, usage, label });
+    usedBytes += size;
+    buffers.add(buffer);
+    return buffer;
+  }
+
+  // Uniform words, each content once.
+  const align = Math.max(SIZES_BYTES, device.limits.minUniformBufferOffsetAlignment);
+  const slots = new Map<string, { buffer: GPUBuffer; offset: number }>();
+  let uniforms: GPUBuffer;
+  function slotOf(sizes: readonly number[]) {
+    const key = sizes.join();
+    let slot = slots.get(key);
+    if (!slot) {
+      const place = slots.size % SLOTS;
+      if (place === 0) uniforms = newBuffer(SLOTS * align, UNIFORM | COPY_DST, "sizes");
+      slot = { buffer: uniforms, offset: place * align };
+      slots.set(key, slot);
+      device.queue.writeBuffer(slot.buffer, slot.offset, Uint32Array.from(sizes));
+    }
+    return slot;
+  }
+
+  function groupOf(kernel: Kernel, bindings: readonly GPUBuffer[], sizes: GPUBuffer): GPUBindGroup {
+    let at = next(kernel.groups, sizes);
+    for (const buffer of bindings) at = next(at, buffer);
+    at.group ??= device.createBindGroup({
+      layout: kernel.layout,
+      entries: [
+        { binding: 0, resource: { buffer: sizes, size: SIZES_BYTES } },
+        ...bindings.map((buffer, i) => ({ binding: i + 1, resource: { buffer } })),
+      ],
+    });
+    return at.group;
+  }
+
+  function recording(): GPUCommandEncoder {
+    encoder ??= device.createCommandEncoder();
+    return encoder;
+  }
+  function endPass(): void {
+    pass?.end();
+    pass = undefined;
+  }
+  function flush(): void {
+    endPass();
+    if (encoder) device.queue.submit([encoder.finish()]);
+    encoder = undefined;
+  }
+
+  // Buffers that results come back through, free ones by size.
+  const staging = new Map<number, GPUBuffer[]>();
+  async function read(buffer: GPUBuffer, byte: number, bytes: number): Promise<ArrayBuffer> {
+    const size = 2 ** Math.ceil(Math.log2(Math.max(256, bytes)));
+    const free = staging.get(size) ?? [];
+    staging.set(size, free);
+    const through = free.pop() ?? newBuffer(size, MAP_READ | COPY_DST, "results");
+    endPass();
+    recording().copyBufferToBuffer(buffer, byte, through, 0, bytes);
+    flush();
+    await orFailure(through.mapAsync(READ, 0, bytes));
+    const result = through.getMappedRange(0, bytes).slice(0);
+    through.unmap();
+    free.push(through);
+    if (failure) throw failure;
+    return result;
+  }
+
+  /** A promise of the device, whose failure is what the device said before. */
+  async function orFailure(work: Promise<unknown>): Promise<void> {
+    try {
+      await work;
+    } catch (cause) {
+      // device.lost resolves about when the work is rejected.
+      await Promise.resolve();
+      if (disposed) fail("disposed", "the model was disposed of while it ran");
+      throw failure ?? lostError((cause as Error).message);
+    }
+    if (failure) throw failure;
+  }
+
+  return {
+    device,
+    limits: device.limits,
+    abilities,
+    kernels: createKernels(device, texts),
+    get usedBytes() {
+      return usedBytes;
+    },
+    buffer: (bytes, label) => newBuffer(bytes, STORAGE | COPY_SRC | COPY_DST, label),
+    free(buffer) {
+      if (!buffers.delete(buffer)) return;
+      usedBytes -= buffer.size;
+      flush(); // what is recorded may still use it
+      buffer.destroy();
+    },
+    async checked(what, allocate) {
+      device.pushErrorScope("validation");
+      device.pushErrorScope("out-of-memory");
+      try {
+        return allocate();
+      } finally {
+        const [memory, validation] = await Promise.all([device.popErrorScope(), device.popErrorScope()]);
+        const error = memory ?? validation;
+        // biome-ignore lint/correctness/noUnsafeFinally: the device's own words say more than what broke after them
+        if (error) throw errorOf(error, what);
+      }
+    },
+    run(kernel, bindings, sizes, x, y = 1, z = 1) {
+      if (x * y * z === 0) return;
+      const slot = slotOf(sizes);
+      const group = groupOf(kernel, bindings, slot.buffer);
+      pass ??= recording().beginComputePass();
+      pass.setPipeline(kernel.pipeline);
+      pass.setBindGroup(0, group, [slot.offset]);
+      pass.dispatchWorkgroups(x, y, z);
+    },
+    copy(from, fromByte, to, toByte, bytes) {
+      endPass();
+      recording().copyBufferToBuffer(from, fromByte, to, toByte, bytes);
+    },
+    flush,
+    write(buffer, byte, data) {
+      flush();
+      device.queue.writeBuffer(buffer, byte, data as Uint8Array<ArrayBuffer>);
+    },
+    read,
+    async finished() {
+      flush();
+      await orFailure(device.queue.onSubmittedWorkDone());
+    },
+    dispose() {
+      if (disposed) return;
+      disposed = true;
+      endPass();
+      encoder = undefined;
+      device.removeEventListener("uncapturederror", onError as EventListener);
+      for (const buffer of buffers) buffer.destroy();
+      buffers.clear();
+      usedBytes = 0;
+      if (!isUsers) device.destroy();
+      void owners;
+    },
+  };
+}
+
+function next(at: GroupsByBuffer, buffer: GPUBuffer): GroupsByBuffer {
+  let found = at.next.get(buffer);
+  if (!found) {
+    found = { next: new WeakMap() };
+    at.next.set(buffer, found);
+  }
+  return found;
+}
+
+const lostError = (why: string) =>
+  new FurcateError("device-lost", `the GPU device was lost (${why}): the next call makes a new one where it can`);
+
+function errorOf(error: GPUError, what: string): FurcateError {
+  // Deno's classes are no globals of the same name everywhere, so the name decides.
+  return error.constructor.name === "GPUOutOfMemoryError"
+    ? new FurcateError("memory", `${what}: the GPU is out of memory: ${error.message}`)
+    : new FurcateError("internal", `${what}: the GPU refused a command: ${error.message}`);
+}
+
+const count = (bytes: number) => bytes.toLocaleString("en");
