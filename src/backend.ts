@@ -101,8 +101,10 @@ export interface Backend {
   readonly blockBytes: number;
   /** Most blocks that can be addressed, memory aside. */
   readonly maxBlocks: number;
-  /** Bytes held at present; they never become fewer. */
+  /** Bytes held at present. */
   readonly usedBytes: number;
+  /** Whether the device is gone: every operation fails with `device-lost` then. */
+  readonly lost: boolean;
 
   /** Whether weights of this type are computed. */
   computes(type: GgmlType): boolean;

@@ -16,19 +16,25 @@ import { type ChoiceText, createChoiceText } from "./text.ts";
 import type { ModelTokenizer } from "./tokenizer.ts";
 import type { TextModule } from "./wasm.ts";
 
+/** Where a model runs: what goes with a device, and is made anew with it. */
+export interface Device {
+  backend: Backend;
+  forward: Forward;
+  cache: Cache;
+  /** Why another backend was not used. */
+  fallback?: string;
+}
+
 /** A loaded model's parts, as the loop uses them. */
-export interface Engine {
+export interface Engine extends Device {
   readonly text: TextModule;
   readonly config: ModelConfig;
-  readonly backend: Backend;
-  readonly forward: Forward;
-  readonly cache: Cache;
   readonly sampler: Sampler;
   readonly tokenizer: ModelTokenizer;
   /** Most tokens of one sequence. */
   readonly contextLength: number;
-  /** Why another backend was not used. */
-  readonly fallback?: string;
+  /** Puts a new device in the place of a lost one. Errors: `device-lost` where there is none or the source cannot be read again. */
+  renew?: () => Promise<void>;
   disposed: boolean;
 }
 

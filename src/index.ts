@@ -14,6 +14,7 @@ import type {
   Stream,
   Tokenizer,
 } from "./api.ts";
+import type { Cache, Path } from "./cache.ts";
 import { fail } from "./errors.ts";
 import { readGguf } from "./formats/gguf.ts";
 import { checkPrompt, generate, type Listener, prefill, score, trim } from "./generate.ts";
@@ -61,8 +62,17 @@ function parse(bytes: Uint8Array): unknown {
 }
 
 function createModel({ engine, info, chatTemplate }: Loaded): Model {
-  const { backend, cache, tokenizer } = engine;
-  const inTurn = createQueue();
+  const { tokenizer } = engine;
+  const queue = createQueue();
+
+  /** Runs in its turn, on a device that works. */
+  const inTurn: typeof queue = (signal, work) =>
+    queue(signal, async () => {
+      open();
+      if (engine.backend.lost) await engine.renew?.();
+      open();
+      return work();
+    });
 
   function open(): void {
     if (engine.disposed) fail("disposed", "the model was disposed of");
@@ -91,12 +101,13 @@ function createModel({ engine, info, chatTemplate }: Loaded): Model {
     ids: () => Uint32Array,
     options: GenerateOptions | undefined,
     listener?: Listener,
+    before?: (signal: AbortSignal | undefined) => Promise<void>,
   ): Promise<Result> {
     open();
     const call = resolveOptions(options, engine.config.vocab);
     const prompt = ids();
-    const result = await inTurn(call.signal, () => {
-      open();
+    const result = await inTurn(call.signal, async () => {
+      await before?.(call.signal);
       return generate(engine, prompt, call, listener);
     });
     // Outside the queue: a ranking may well ask the model something.
@@ -106,7 +117,9 @@ function createModel({ engine, info, chatTemplate }: Loaded): Model {
 
   const model: Model = {
     info,
-    backend: backend.kind,
+    get backend() {
+      return engine.backend.kind;
+    },
     tokenizer,
     generate: (prompt, options) => run(() => idsOf(prompt), options),
     stream: (prompt, options = {}) =>
@@ -122,10 +135,7 @@ function createModel({ engine, info, chatTemplate }: Loaded): Model {
       checkSignal(options.signal);
       open();
       const ids = idsOf(prompt);
-      return inTurn(options.signal, () => {
-        open();
-        return score(engine, ids, top, options.signal);
-      });
+      return inTurn(options.signal, () => score(engine, ids, top, options.signal));
     },
     applyChatTemplate(messages, options = {}) {
       refuseUnknown(options, { addGenerationPrompt: true, tools: true }, "applyChatTemplate");
@@ -136,7 +146,7 @@ function createModel({ engine, info, chatTemplate }: Loaded): Model {
     },
     dispose() {
       engine.disposed = true;
-      backend.dispose();
+      engine.backend.dispose();
     },
   };
   return model;
@@ -144,21 +154,28 @@ function createModel({ engine, info, chatTemplate }: Loaded): Model {
   /** Prefills ids and keeps them: a prefix that others continue. */
   async function keep(ids: Uint32Array, signal: AbortSignal | undefined): Promise<Prefix> {
     checkSignal(signal);
-    const path = await inTurn(signal, async () => {
-      open();
+    let cache: Cache; // that holds the path: another one after a lost device
+    let path: Path;
+
+    /** Makes sure, in the call's turn, that the K/V are there. */
+    async function hold(signal: AbortSignal | undefined): Promise<void> {
+      if (cache === engine.cache) return;
       checkPrompt(engine, ids);
-      const path = cache.acquire(ids);
+      const acquired = engine.cache.acquire(ids);
       try {
-        await prefill(engine, path, ids, signal, 0);
+        await prefill(engine, acquired, ids, signal, 0);
         signal?.throwIfAborted();
       } catch (error) {
-        path.release();
+        acquired.release();
         trim(engine);
         throw error;
       }
-      return path;
-    });
+      [cache, path] = [engine.cache, acquired];
+      if (disposed) path.release();
+    }
     let disposed = false;
+    await inTurn(signal, () => hold(signal));
+
     const joined = (continuation: string | ArrayLike<number>): Uint32Array => {
       if (disposed) fail("disposed", "the prefix was disposed of");
       const more = continuationIds(continuation);
@@ -169,9 +186,9 @@ function createModel({ engine, info, chatTemplate }: Loaded): Model {
     };
     const prefix: Prefix = {
       tokenIds: ids.slice(),
-      generate: (continuation, options) => run(() => joined(continuation), options),
+      generate: (continuation, options) => run(() => joined(continuation), options, undefined, hold),
       stream: (continuation, options = {}) =>
-        createStream(options, (call, listener) => run(() => joined(continuation), call, listener)),
+        createStream(options, (call, listener) => run(() => joined(continuation), call, listener, hold)),
       async fork(continuation, options = {}) {
         refuseUnknown(options, { signal: true }, "fork");
         open();

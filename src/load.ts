@@ -1,15 +1,15 @@
-// From a source to a running engine: header, tokenizer, memory plan, weights. Knows the order of these steps and their progress;
-// nothing of how any of them works.
+// From a source to a running engine: header, tokenizer, backend, memory plan, weights; and again after a GPU was lost.
+// Knows the order of these steps and their progress; nothing of how any of them works.
 
 import type { LoadOptions, ModelInfo, Source } from "./api.ts";
-import type { ReadNext } from "./backend.ts";
+import type { Backend, ReadNext } from "./backend.ts";
 import { createCache } from "./cache.ts";
 import { type ChatTemplate, createChatTemplate } from "./chat.ts";
 import { type ModelConfig, readConfig } from "./config.ts";
 import { createCpuBackend, WASM_BYTES } from "./cpu/backend.ts";
-import { fail } from "./errors.ts";
+import { FurcateError, fail } from "./errors.ts";
 import { type Gguf, getCount, getString, readGguf, type TensorInfo } from "./formats/gguf.ts";
-import type { Engine } from "./generate.ts";
+import type { Device, Engine } from "./generate.ts";
 import { createForward } from "./model.ts";
 import { checkSignal, refuseUnknown, whole } from "./options.ts";
 import { planMemory } from "./plan.ts";
@@ -17,6 +17,8 @@ import { createSampler } from "./sampler.ts";
 import { type ByteSource, openSource } from "./source.ts";
 import { createTokenizer, type ModelTokenizer, tokenizerDataFromGguf } from "./tokenizer.ts";
 import { newCpuModule, newTextModule } from "./wasm.ts";
+import { createWebGpuBackend } from "./webgpu/backend.ts";
+import { type OpenedDevice, openDevice, useDevice } from "./webgpu/device.ts";
 import { checkWeights, readWeights } from "./weights.ts";
 
 const KNOWN: Record<keyof LoadOptions, true> = {
@@ -40,16 +42,16 @@ export interface Loaded {
 /** Loads a model. Nothing large is allocated before the plan says that it fits. Errors: any code but `device-lost`. */
 export async function loadEngine(source: Source, options: LoadOptions = {}): Promise<Loaded> {
   refuseUnknown(options, KNOWN, "load");
-  const { backend: wanted = "auto", signal, onProgress } = options;
+  const { backend: wanted = "auto", signal } = options;
   checkSignal(signal);
   if (!["auto", "webgpu", "wasm"].includes(wanted)) {
     fail("option", `backend is ${JSON.stringify(wanted)}, expected "auto", "webgpu" or "wasm"`);
   }
-  if (wanted === "webgpu" || options.device)
-    fail("unsupported", "WebGPU is not part of this version, expected backend wasm or auto");
+  if (options.device && wanted === "wasm")
+    fail("option", "backend is wasm, but a device is given: expected one of them");
   if (options.worker)
     fail("unsupported", "loading into a Web Worker is not part of this version: call load inside one");
-  const limit = Math.min(whole(options.memoryLimit, "memoryLimit", 1) ?? WASM_BYTES, WASM_BYTES);
+  whole(options.memoryLimit, "memoryLimit", 1);
   const contextWanted = whole(options.contextLength, "contextLength", 1);
 
   const file = await openSource(source, { signal });
@@ -60,37 +62,122 @@ export async function loadEngine(source: Source, options: LoadOptions = {}): Pro
     if (contextLength > config.contextLength) {
       fail("option", `contextLength is ${contextLength}, but the model was made for at most ${config.contextLength}`);
     }
-    const [text, cpu] = await Promise.all([newTextModule(options.wasm), newCpuModule(options.wasm)]);
+    const text = await newTextModule(options.wasm);
     const tokenizer = readTokenizer(text, gguf, config.vocab);
     const chatTemplate = readChatTemplate(gguf, tokenizer);
-
-    const backend = createCpuBackend(cpu, config, limit);
-    const weightBytes = checkWeights(config, gguf.tensors, backend);
-    const maxBlocks = planMemory(backend, weightBytes, limit);
     const tensors = [...gguf.tensors.values()];
-    const total = Math.max(...tensors.map((tensor) => tensor.offset + tensor.byteLength));
-    const reader = inOrder(file, gguf.dataOffset, total, signal, (loaded) =>
-      onProgress?.({ loaded, total, phase: "download" }),
-    );
-    const weights = await readWeights(config, gguf.tensors, backend, reader);
-    signal?.throwIfAborted();
+    const model: ModelFile = { gguf, config, text, bytes: tensors.map(endOf).reduce((a, b) => Math.max(a, b)) };
 
     const engine: Engine = {
       text,
       config,
-      backend,
-      forward: createForward(backend, config, weights),
-      cache: createCache(text, { blockTokens: backend.blockTokens, maxBlocks }),
+      ...(await openBackend(model, file, source, options)),
       sampler: createSampler(text, config.vocab),
       tokenizer,
       contextLength,
-      fallback: wanted === "auto" ? "WebGPU is not part of this version" : undefined,
       disposed: false,
     };
+    if (engine.backend.kind === "webgpu") engine.renew = renewal(engine, model, source, options);
     return { engine, info: describe(config, tensors, contextLength), chatTemplate };
   } finally {
     file.close();
   }
+}
+
+const endOf = (tensor: TensorInfo) => tensor.offset + tensor.byteLength;
+
+/** What was read of a model's file, and what does not depend on where it runs. */
+interface ModelFile {
+  readonly gguf: Gguf;
+  readonly config: ModelConfig;
+  readonly text: Engine["text"];
+  /** Where the last tensor ends. */
+  readonly bytes: number;
+}
+
+/** The backend that the options ask for, with the weights in it; where they leave it open, WebAssembly with the reason why. */
+async function openBackend(model: ModelFile, file: ByteSource, source: Source, options: LoadOptions): Promise<Device> {
+  const { backend: wanted = "auto", device } = options;
+  const limit = Math.min(options.memoryLimit ?? WASM_BYTES, WASM_BYTES);
+  const onCpu = async (file: ByteSource, fallback?: string): Promise<Device> => {
+    const backend = createCpuBackend(await newCpuModule(options.wasm), model.config, limit);
+    return { ...(await fill(model, file, backend, limit, options)), fallback };
+  };
+  if (wanted === "wasm") return onCpu(file);
+  const opened = device ? useDevice(device) : await openDevice(wanted === "webgpu");
+  if ("reason" in opened) {
+    if (wanted === "webgpu") fail("unsupported", `backend is webgpu, but ${opened.reason}`);
+    return onCpu(file, opened.reason);
+  }
+  try {
+    return await onGpu(model, file, opened, options);
+  } catch (error) {
+    // What the GPU cannot hold or compute, WebAssembly may; what is wrong with the file or was aborted stays wrong.
+    const mayHelp =
+      error instanceof FurcateError && ["memory", "unsupported", "internal", "device-lost"].includes(error.code);
+    if (wanted === "webgpu" || device || !mayHelp) throw error;
+    const again = await openSource(source, { signal: options.signal });
+    try {
+      return await onCpu(again, `${opened.name}: ${error.message}`);
+    } finally {
+      again.close();
+    }
+  }
+}
+
+async function onGpu(model: ModelFile, file: ByteSource, opened: OpenedDevice, options: LoadOptions): Promise<Device> {
+  const limit = options.memoryLimit ?? Infinity;
+  const backend = await createWebGpuBackend(opened, model.config, limit);
+  return fill(model, file, backend, limit, options);
+}
+
+/** Plans the memory, and reads the weights in one pass over the file. */
+async function fill(
+  { gguf, config, text, bytes }: ModelFile,
+  file: ByteSource,
+  backend: Backend,
+  limit: number,
+  { signal, onProgress }: LoadOptions,
+): Promise<Device> {
+  try {
+    const weightBytes = checkWeights(config, gguf.tensors, backend);
+    const maxBlocks = planMemory(backend, weightBytes, limit);
+    const report = (phase: "download" | "upload") => (loaded: number) => onProgress?.({ loaded, total: bytes, phase });
+    const reader = inOrder(file, gguf.dataOffset, bytes, signal, report("download"));
+    // Only a GPU has anything to upload to.
+    const uploaded = backend.kind === "webgpu" ? report("upload") : () => {};
+    const weights = await readWeights(config, gguf.tensors, backend, reader, (tensor) => uploaded(endOf(tensor)));
+    const forward = createForward(backend, config, weights);
+    await backend.finished();
+    signal?.throwIfAborted();
+    return { backend, forward, cache: createCache(text, { blockTokens: backend.blockTokens, maxBlocks }) };
+  } catch (error) {
+    backend.dispose();
+    throw error;
+  }
+}
+
+/** What the next call after a lost device does first: a new device with the weights read again. Prefixes prefill from their ids. */
+function renewal(engine: Engine, model: ModelFile, source: Source, options: LoadOptions): () => Promise<void> {
+  // Bytes are the caller's: they can be read again for as long as the caller keeps them.
+  const isBytes = source instanceof ArrayBuffer || ArrayBuffer.isView(source);
+  const kept = isBytes ? new WeakRef(source) : { deref: () => source };
+  return async () => {
+    const lost = (why: string): never =>
+      fail("device-lost", `the GPU device was lost, and no other can take over: ${why}`);
+    if (options.device) lost("it was the one given to load; load the model again with a new one");
+    const again = kept.deref() ?? lost("the model's bytes were given as a buffer that is gone; load it again");
+    const opened = await openDevice(options.backend === "webgpu");
+    if ("reason" in opened) return lost(opened.reason);
+    const file = await openSource(again, {}).catch((error) =>
+      lost(`its source cannot be read twice: ${error.message}`),
+    );
+    try {
+      Object.assign(engine, await onGpu(model, file, opened, { memoryLimit: options.memoryLimit }));
+    } finally {
+      file.close();
+    }
+  };
 }
 
 function readTokenizer(text: Engine["text"], gguf: Gguf, vocab: number): ModelTokenizer {

@@ -109,12 +109,13 @@ export function checkWeights(config: ModelConfig, tensors: ReadonlyMap<string, T
   return bytes;
 }
 
-/** Reads all tensors in the order of the file. `read` gives the bytes of the tensor at hand, in order. */
+/** Reads all tensors in the order of the file. readerOf gives the bytes of the tensor at hand, in order; done hears of each. */
 export async function readWeights(
   config: ModelConfig,
   tensors: ReadonlyMap<string, TensorInfo>,
   backend: Backend,
   readerOf: (tensor: TensorInfo) => ReadNext,
+  done: (tensor: TensorInfo) => void,
 ): Promise<Weights> {
   const wanted = roles(config);
   const matrices = new Map<string, Weight>();
@@ -131,6 +132,7 @@ export async function readWeights(
       if (role?.kept === "host") ropeDivisors = values;
       else vectors.set(name, backend.vector(values));
     }
+    done(tensor);
   }
   const matrix = (name: string) => matrices.get(name) ?? fail("internal", `tensor "${name}" was not read`);
   const vector = (name: string) => vectors.get(name) ?? fail("internal", `tensor "${name}" was not read`);

@@ -102,6 +102,8 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = WAS
       return cpu.used();
     },
 
+    lost: false,
+
     computes: (type) => pack(type, 256) > 0,
     weightBytes: (type, rows, cols) => panels(rows) * pack(type, cols),
     scratchBytes() {

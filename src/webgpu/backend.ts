@@ -31,7 +31,7 @@ export async function createWebGpuBackend(
   const gpu = createGpu(opened, memoryLimit, texts);
   const buffers = createBuffers(gpu);
   const { kernels } = gpu;
-  const [rmsNorm, rmsNormInPlace, addBias, swiglu, linear, attention, candidates] = await Promise.all([
+  const made = Promise.all([
     kernels.get("rms_norm", { constants: { IN_PLACE: 0 } }),
     kernels.get("rms_norm", { constants: { IN_PLACE: 1 } }),
     kernels.get("add_bias"),
@@ -40,6 +40,8 @@ export async function createWebGpuBackend(
     createAttention(gpu, shape, MAX_ROWS, MAX_SAMPLES),
     createCandidates(gpu, shape.vocab, MAX_SAMPLES),
   ]);
+  made.catch(() => gpu.dispose());
+  const [rmsNorm, rmsNormInPlace, addBias, swiglu, linear, attention, candidates] = await made;
   const LANES = 64;
   /** The kernel class of the forward at hand: a prompt is always computed as for many rows, so that its parting changes no bit. */
   let decoding = true;
@@ -53,6 +55,9 @@ export async function createWebGpuBackend(
     ...candidates,
     get usedBytes() {
       return gpu.usedBytes;
+    },
+    get lost() {
+      return gpu.lost;
     },
 
     computes: linear.computes,

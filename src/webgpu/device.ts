@@ -42,7 +42,7 @@ export interface NoDevice {
  * Returns why not where there is none.
  */
 export async function openDevice(software: boolean): Promise<OpenedDevice | NoDevice> {
-  const found = await findGpu();
+  const found = await findGpu(software);
   if ("reason" in found) return found;
   const { gpu, owners } = found;
   let adapter: GPUAdapter | null;
@@ -82,14 +82,16 @@ const abilitiesOf = ({ features }: GPUDevice): Abilities => ({
   matrix: features.has(MATRIX) && features.has("shader-f16") && features.has("subgroups"),
 });
 
-async function findGpu(): Promise<{ gpu: GPU; owners: readonly unknown[] } | NoDevice> {
+async function findGpu(software: boolean): Promise<{ gpu: GPU; owners: readonly unknown[] } | NoDevice> {
   const { navigator, process } = globalThis as {
     navigator?: { gpu?: GPU };
-    process?: { release?: { name?: string } };
+    process?: { release?: { name?: string }; platform?: string };
   };
   if (navigator?.gpu) return { gpu: navigator.gpu, owners: [] };
   const isNode = process?.release?.name === "node" && !("Deno" in globalThis);
   if (!isNode) return { reason: "this runtime has no WebGPU (navigator.gpu)" };
+  if (process?.platform === "linux" && !software && !(await hasGpuDevice()))
+    return { reason: "this machine has no GPU (neither /dev/dri nor an NVIDIA device)" };
   try {
     const { create } = await importOptional("webgpu");
     return { gpu: create([]), owners: [] };
@@ -101,6 +103,12 @@ async function findGpu(): Promise<{ gpu: GPU; owners: readonly unknown[] } | NoD
         : `the npm package webgpu failed: ${(error as Error).message}`,
     };
   }
+}
+
+/** Whether Linux shows a GPU: drivers that find none say so on the terminal, past everything that a program can catch. */
+async function hasGpuDevice(): Promise<boolean> {
+  const { existsSync } = await import("node:fs");
+  return ["/dev/dri", "/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg"].some((path) => existsSync(path));
 }
 
 /** A package that need not be there; the name as an argument, so that bundlers leave it alone. */

@@ -12,6 +12,7 @@ export interface Gpu {
   readonly kernels: Kernels;
   /** Bytes of all buffers at present. */
   readonly usedBytes: number;
+  readonly lost: boolean;
   /** A zeroed storage buffer of at least `bytes`. Errors: `memory` beyond the limit; what the device refuses shows in `checked`. */
   buffer(bytes: number, label: string): GPUBuffer;
   free(buffer: GPUBuffer): void;
@@ -160,21 +161,20 @@ export function createGpu(
     const result = through.getMappedRange(0, bytes).slice(0);
     through.unmap();
     free.push(through);
-    if (failure) throw failure;
     return result;
   }
 
-  /** A promise of the device, whose failure is what the device said before. */
+  /** Waits for the device, and throws what it said meanwhile. A lost device stays lost; other errors are over with the call. */
   async function orFailure(work: Promise<unknown>): Promise<void> {
-    try {
-      await work;
-    } catch (cause) {
-      // device.lost resolves about when the work is rejected.
-      await Promise.resolve();
-      if (disposed) fail("disposed", "the model was disposed of while it ran");
-      throw failure ?? lostError((cause as Error).message);
-    }
-    if (failure) throw failure;
+    const rejected = await work.then(
+      () => undefined,
+      (error: Error) => error,
+    );
+    if (disposed) fail("disposed", "the model was disposed of while it ran");
+    if (rejected) failure ??= lostError(rejected.message);
+    const error = failure;
+    if (error && error.code !== "device-lost") failure = undefined;
+    if (error) throw error;
   }
 
   return {
@@ -184,6 +184,9 @@ export function createGpu(
     kernels: createKernels(device, texts),
     get usedBytes() {
       return usedBytes;
+    },
+    get lost() {
+      return failure?.code === "device-lost";
     },
     buffer: (bytes, label) => newBuffer(bytes, STORAGE | COPY_SRC | COPY_DST, label),
     free(buffer) {

@@ -36,7 +36,8 @@ const FACTORIES: readonly Factory[] = [
 async function webGpu(): Promise<Factory> {
   const opened = await softwareDevice();
   const missing = "reason" in opened ? opened.reason : process.env.FURCATE_GPU_WIP ? undefined : "it is being built";
-  if (missing && process.env.FURCATE_REQUIRE_GPU && process.env.FURCATE_GPU_WIP) throw new Error(`a GPU is required, but ${missing}`);
+  if (missing && process.env.FURCATE_REQUIRE_GPU && process.env.FURCATE_GPU_WIP)
+    throw new Error(`a GPU is required, but ${missing}`);
   return {
     name: "webgpu",
     exact: false,
