@@ -56,13 +56,21 @@ export interface Path {
   discard(): void;
 }
 
-/** The tokens of one sample after a prefix, on blocks of its own. */
+/** The tokens after a prefix of one sample, or of several that have drawn the same so far. */
 export interface Tail {
   readonly length: number;
   /** Its blocks in order. The list is good until the next append. */
   blocks(): Uint32Array;
-  /** A place for one more token. Errors: `memory` where blocks run out. */
-  append(): { readonly block: number; readonly place: number };
+  /** Whether the next append takes a block. */
+  readonly takesBlock: boolean;
+  /**
+   * A place for one more token. Where another tail has a token there, it is in a block of its own: `copy` is then to be made
+   * before anything is written. Errors: `memory` where blocks run out.
+   */
+  append(): { readonly block: number; readonly place: number; readonly copy?: BlockCopy };
+  /** Another tail of the same tokens, on the same blocks. */
+  fork(): Tail;
+  /** Gives up the tail, and the blocks that no fork holds. */
   release(): void;
 }
 
@@ -144,24 +152,30 @@ export function createCache(text: TextModule, options: CacheOptions): Cache {
     }
   }
 
-  function newTail(): Tail {
-    let tail = checked(text.tailNew(handle));
-    let length = 0;
-    let blocks: Uint32Array = new Uint32Array(0);
+  function tailOf(tail: number, first: number, known: Uint32Array): Tail {
+    let length = first;
+    let blocks = known;
     return {
       get length() {
         return length;
       },
       blocks: () => blocks,
+      get takesBlock() {
+        return checked(text.tailTakesBlock(handle, tail)) === 1;
+      },
       append() {
         const at = text.tailAppend(handle, tail);
         if (at === OUT_OF_BLOCKS) outOfBlocks("a sample's next token needs", 1);
         checked(at);
         length++;
         const place = at % blockTokens;
-        if (place === 0) blocks = listOf(text.tailBlocks(handle, tail));
-        return { block: (at - place) / blockTokens, place };
+        const block = (at - place) / blockTokens;
+        const last = blocks[blocks.length - 1];
+        if (block === last) return { block, place };
+        blocks = listOf(text.tailBlocks(handle, tail));
+        return place === 0 ? { block, place } : { block, place, copy: { from: last, to: block, tokens: place } };
       },
+      fork: () => tailOf(checked(text.tailFork(handle, tail)), length, blocks),
       release() {
         checked(text.tailRelease(handle, tail));
         tail = ENDED;
@@ -192,7 +206,7 @@ export function createCache(text: TextModule, options: CacheOptions): Cache {
     match: (ids) => text.cacheMatch(handle, put(ids)),
     acquire: (ids) => pathOf(checked(text.pathAcquire(handle, put(ids))), undefined),
     newPath: () => pathOf(checked(text.pathAcquire(handle, 0)), undefined),
-    newTail,
+    newTail: () => tailOf(checked(text.tailNew(handle)), 0, new Uint32Array(0)),
     evict: (count) => text.cacheEvict(handle, count),
     room,
     counts,

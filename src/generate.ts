@@ -1,6 +1,7 @@
 // The loop: prefill the prompt once, draw n first tokens from it, then step all samples together until each has ended.
-// Finished rows leave the batch at once, waiting samples take their places. Knows the order of work and what a call reports;
-// nothing of layers, of kernels, or of how prompts became ids.
+// Samples that have drawn the same tokens so far are one row; where they draw different ones, the row's tail forks. Finished
+// rows leave the batch at once, waiting samples take their places. Knows the order of work and what a call reports; nothing of
+// layers, of kernels, or of how prompts became ids.
 
 import type { Choice, Chunk, Result, Score, TokenLogprob } from "./api.ts";
 import type { Backend, Candidates, Edits, Tensor } from "./backend.ts";
@@ -59,8 +60,14 @@ interface Sample {
   /** Sum of the raw log-probabilities of the tokens drawn, and how many they are. */
   logprobSum: number;
   drawn: number;
-  tail?: Tail;
   finishReason?: Choice["finishReason"];
+}
+
+/** Samples that have drawn the same tokens so far: one row computes them all, as a row's bits depend on its own tokens alone. */
+interface Branch {
+  /** By index; never empty. */
+  readonly samples: readonly Sample[];
+  readonly tail: Tail;
 }
 
 /** Generates n choices from a prompt, in the order of their index. Errors: `context-length`, `memory`, `disposed`; an abort throws signal.reason. */
@@ -85,6 +92,7 @@ export async function generate(
     drawn: 0,
   }));
   let maxTokens = 0;
+  let active: Branch[] = [];
   try {
     const missing = Math.ceil(promptIds.length / blockTokens) - path.blocks().length;
     maxTokens = planTokens(backend, cache.room(), promptIds.length, missing, engine.contextLength, options.maxTokens);
@@ -103,42 +111,47 @@ export async function generate(
 
     const context = { blocks: path.blocks(), length: promptIds.length };
     const waiting = samples.filter((sample) => !sample.finishReason);
-    let active: Sample[] = [];
     while (waiting.length + active.length > 0) {
       await breathe(engine, signal);
-      for (const sample of [...active, ...waiting]) {
+      for (const sample of [...active.flatMap(({ samples }) => samples), ...waiting]) {
         if (!sample.finishReason && listener?.isStopped(sample.index)) finish(sample, "abort");
       }
-      active = [...active, ...waiting.splice(0, backend.maxSamples - active.length)].filter(
-        (sample) => !sample.finishReason,
-      );
-      // Where memory runs short some sit a step out: the oldest can always go on to its end, and frees its blocks then.
-      const running: Sample[] = [];
+      active = active.flatMap(grow);
+      // Each may come to be a row of its own.
+      const places = backend.maxSamples - count(active);
+      const comers = waiting.splice(0, places).filter((sample) => !sample.finishReason);
+      active.push(...alike(comers).map((samples) => ({ samples, tail: cache.newTail() })));
+      // Where memory runs short some sit a step out: the first can always go on to its end, and frees its blocks then.
+      const running: Branch[] = [];
       const rows: Row[] = [];
-      for (const sample of active) {
-        const row = await nextRow(sample, active[0]);
+      for (const branch of active) {
+        const row = await nextRow(branch, active[0]);
         if (!row) continue;
-        running.push(sample);
+        running.push(branch);
         rows.push(row);
       }
       if (running.length === 0) continue;
 
       const { path: attention, reason } =
         options.attention === "auto"
-          ? backend.choosePath(running.length, context.length)
+          ? backend.choosePath(count(running), context.length)
           : { path: options.attention, reason: "asked for by the option attention" };
-      const tails = running.map((sample) => sample.tail as Tail);
-      watch.stepBegins(attention, reason, context.blocks.length, tails);
+      const tails = running.map(({ tail }) => tail);
+      watch.stepBegins(attention, reason, context.blocks.length, running);
       const out = engine.forward.decode(
         rows,
         context,
         { blocks: tails.map((tail) => tail.blocks()), lengths: Uint32Array.from(tails, (tail) => tail.length) },
         attention,
       );
-      const draw = await candidatesOf(out, running);
-      for (let row = 0; row < running.length; row++) take(running[row], await draw(row, running[row]));
+      const draw = await candidatesOf(
+        out,
+        running.map(({ samples }) => samples[0]),
+      );
+      for (const [row, { samples }] of running.entries())
+        for (const sample of samples) take(sample, await draw(row, sample));
       watch.stepEnds();
-      active = active.filter((sample) => !sample.finishReason);
+      active = active.flatMap(grow);
     }
 
     const choices = samples.map((sample) => choiceOf(sample));
@@ -153,7 +166,7 @@ export async function generate(
       ),
     };
   } finally {
-    for (const sample of samples) release(sample);
+    for (const { tail } of active) tail.release();
     path.release();
     trim(engine);
   }
@@ -210,33 +223,42 @@ export async function generate(
     else listener?.emit({ index: sample.index, text, tokenId: id, logprob });
   }
 
-  /** Ends a sample: its blocks and its place are free at once. */
+  /** Ends a sample. Its place is free at once, its blocks when nobody shares them. */
   function finish(sample: Sample, reason: Choice["finishReason"], last?: Drawn, text = ""): void {
     sample.finishReason = reason;
     const rest = text + sample.text.end();
-    release(sample);
     sampler.end(sample.index);
     const { index } = sample;
     listener?.emit({ index, text: rest, tokenId: last?.id ?? -1, logprob: last?.logprob ?? 0, finishReason: reason });
   }
 
-  function release(sample: Sample): void {
-    sample.tail?.release();
-    sample.tail = undefined;
+  /**
+   * What has become of a branch: one for each token that its samples drew, the first on its tail, the others on forks; none where
+   * all have ended. A branch that sat the step out stays one, since its samples' last tokens are still the same.
+   *
+   * A later fork shares more of the tail and stands nearer to it in the list. So whoever comes to be the first branch sees most of
+   * each block that it shares, and goes on in place: it never needs more blocks than a sample alone.
+   */
+  function grow(branch: Branch): Branch[] {
+    const { samples, tail } = branch;
+    const parts = alike(samples.filter((sample) => !sample.finishReason));
+    const grown = parts.map((samples, i) => ({ samples, tail: i === 0 ? tail : tail.fork() }));
+    if (grown.length === 0) tail.release();
+    return grown;
   }
 
-  /** A place for the sample's last token in its tail; none where the block that it takes may be needed by the oldest sample. */
-  async function nextRow(sample: Sample, oldest: Sample): Promise<Row | undefined> {
-    sample.tail ??= cache.newTail();
-    const { tail } = sample;
-    if (sample !== oldest && tail.length % blockTokens === 0) {
-      const held = oldest.tail?.blocks().length ?? 0;
-      if (cache.room() <= Math.ceil((maxTokens - 1) / blockTokens) - held) return undefined;
+  /** A place for the branch's last token in its tail; none where the block that it takes may be needed by the first branch. */
+  async function nextRow({ samples, tail }: Branch, first: Branch): Promise<Row | undefined> {
+    const { takesBlock } = tail;
+    if (takesBlock && tail !== first.tail) {
+      const needed = Math.ceil((maxTokens - 1) / blockTokens) - first.tail.blocks().length;
+      if (cache.room() <= needed) return undefined;
     }
+    if (takesBlock) await reserve(engine, 1);
     const position = promptIds.length + tail.length;
-    if (tail.length % blockTokens === 0) await reserve(engine, 1);
-    const { block, place } = tail.append();
-    return { id: sample.ids[sample.ids.length - 1], position, block, place };
+    const { block, place, copy } = tail.append();
+    if (copy) backend.copyBlock(copy.from, copy.to, copy.tokens);
+    return { id: lastId(samples[0]), position, block, place };
   }
 
   function choiceOf(sample: Sample): Choice {
@@ -251,6 +273,20 @@ export async function generate(
       ...(options.wantsLogprobs ? { logprobs } : {}),
     };
   }
+}
+
+const lastId = ({ ids }: Sample) => ids[ids.length - 1];
+const count = (branches: readonly Branch[]) => branches.reduce((sum, { samples }) => sum + samples.length, 0);
+
+/** Samples whose tokens but the last are the same, as lists of those that share the last too. */
+function alike(samples: readonly Sample[]): Sample[][] {
+  const lists = new Map<number, Sample[]>();
+  for (const sample of samples) {
+    const list = lists.get(lastId(sample));
+    if (list) list.push(sample);
+    else lists.set(lastId(sample), [sample]);
+  }
+  return [...lists.values()];
 }
 
 interface Token extends Drawn {

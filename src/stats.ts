@@ -29,12 +29,23 @@ export function stopwatch() {
       blocks = contextBlocks;
       blocksAsCopies = contextBlocks * n;
     },
-    stepBegins(path: AttentionPath, reason: string, contextBlocks: number, tails: readonly Tail[]): void {
+    /** branches: each row's tail, and the samples that it computes. */
+    stepBegins(
+      path: AttentionPath,
+      reason: string,
+      contextBlocks: number,
+      branches: readonly { tail: Tail; samples: readonly unknown[] }[],
+    ): void {
       stepBegan = performance.now();
       reasons.set(path, reason);
-      const tailBlocks = tails.reduce((sum, tail) => sum + tail.blocks().length, 0);
-      blocks = Math.max(blocks, contextBlocks + tailBlocks);
-      blocksAsCopies = Math.max(blocksAsCopies, contextBlocks * tails.length + tailBlocks);
+      const held = new Set<number>();
+      let copies = 0;
+      for (const { tail, samples } of branches) {
+        for (const block of tail.blocks()) held.add(block);
+        copies += (contextBlocks + tail.blocks().length) * samples.length;
+      }
+      blocks = Math.max(blocks, contextBlocks + held.size);
+      blocksAsCopies = Math.max(blocksAsCopies, copies);
     },
     stepEnds(): void {
       steps.push(performance.now() - stepBegan);

@@ -65,6 +65,37 @@ test("tails start on blocks of their own, and give them all back", () => {
   throws(() => path.release(), "internal", /after its release/);
 });
 
+test("tails that part inside a block: the first to go on does so in place, the other in a copy", () => {
+  const cache = createCache(text, { blockTokens: 4, maxBlocks: 4 });
+  const first = cache.newTail();
+  for (let i = 0; i < 6; i++) first.append();
+  const second = first.fork();
+  assert.is(cache.counts().referenced, 2);
+  assert.not(first.takesBlock);
+  assert.equal(first.append(), { block: 1, place: 2 });
+  assert.ok(second.takesBlock);
+  assert.equal(second.append(), { block: 2, place: 2, copy: { from: 1, to: 2, tokens: 2 } });
+  assert.equal([...first.blocks()], [0, 1]);
+  assert.equal([...second.blocks()], [0, 2]);
+  // What a tail has left behind is another's to write over, once no one sees it.
+  const third = second.fork();
+  second.append();
+  assert.ok(third.takesBlock);
+  second.release();
+  assert.not(third.takesBlock);
+  assert.equal(third.append(), { block: 2, place: 3 });
+  assert.equal(third.append(), { block: 3, place: 0 });
+  const fourth = first.fork();
+  first.append();
+  throws(() => fourth.append(), "memory", /needs 1 blocks of 4 tokens, but 0 of 4 are left/);
+  assert.is(fourth.length, 7);
+  first.release();
+  assert.equal(fourth.append(), { block: 1, place: 3 });
+  for (const tail of [third, fourth]) tail.release();
+  assert.is(cache.counts().inUse, 0);
+  throws(() => fourth.fork(), "internal", /after its release/);
+});
+
 test("what nobody holds goes when blocks run out, the least lately used first, and last blocks before first ones", () => {
   const cache = createCache(text, { blockTokens: 2, maxBlocks: 6 });
   const store = (...ids: number[]) => {
@@ -139,13 +170,15 @@ for (const config of CONFIGS)
       if (i % 20 === 0) model.checkAll();
     }
     model.checkAll();
-    const { evicted, refused, copies, stolen, matched } = model.seen;
+    const { evicted, refused, copies, stolen, matched, tailCopies, tailInPlace } = model.seen;
     console.log(
-      `measured: ${config.operations} operations: ${matched} tokens found, ${copies} copies, ${stolen} blocks taken over, ${evicted} evicted, ${refused} refused`,
+      `measured: ${config.operations} operations: ${matched} tokens found, ${copies} copies, ${stolen} blocks taken over, ${evicted} evicted, ${refused} refused; forked tails: ${tailCopies} copies, ${tailInPlace} tokens in place`,
     );
     // With blocks of one token none is ever partly full.
     assert.ok(
-      (copies > 50 || config.blockTokens === 1) && matched > 1000 && evicted > 50,
+      ((copies > 50 && tailCopies > 10 && tailInPlace > 50) || config.blockTokens === 1) &&
+        matched > 1000 &&
+        evicted > 50,
       "the cases that matter came",
     );
     if (config.maxBlocks < 50) assert.ok(refused > 50);
@@ -217,9 +250,9 @@ interface ModelPath {
 }
 interface ModelTail {
   tail: Tail;
-  tag: number;
+  /** What was written for each token. */
+  marks: number[];
   blocks: number[];
-  length: number;
 }
 
 type Model = ReturnType<typeof newModel>;
@@ -241,11 +274,12 @@ function newModel(blockTokens: number, maxBlocks: number) {
   const paths: ModelPath[] = [];
   const tails: ModelTail[] = [];
   const kv = new Map<number, number[]>(); // what lies in each block, by place
-  const seen = { evicted: 0, refused: 0, copies: 0, stolen: 0, matched: 0 };
+  const held = new Map<number, number>(); // tokens in each block of tails
+  const seen = { evicted: 0, refused: 0, copies: 0, stolen: 0, matched: 0, tailCopies: 0, tailInPlace: 0 };
   let tags = 0;
 
-  const inUse = () => tree.size + tails.reduce((sum, tail) => sum + tail.blocks.length, 0);
-  const tailBlocks = () => new Set(tails.flatMap((tail) => tail.blocks));
+  const inUse = () => tree.size + held.size;
+  const tailBlocks = () => new Set(held.keys());
   const hasChildren = (b: number) => [...tree.values()].some((block) => block.parent === b);
 
   /** All that a block's path holds up to its own end. */
@@ -307,11 +341,11 @@ function newModel(blockTokens: number, maxBlocks: number) {
     }
   }
 
-  function checkTail({ tail, tag, blocks, length }: ModelTail): void {
-    assert.is(tail.length, length);
+  function checkTail({ tail, marks, blocks }: ModelTail): void {
+    assert.is(tail.length, marks.length);
     assert.equal([...tail.blocks()], blocks);
-    for (let i = 0; i < length; i++)
-      assert.is(kv.get(blocks[Math.floor(i / blockTokens)])![i % blockTokens], tag * 1000 + i);
+    for (const [i, mark] of marks.entries())
+      assert.is(kv.get(blocks[Math.floor(i / blockTokens)])![i % blockTokens], mark);
   }
 
   /** The model's part of taking `count` blocks: free ones first, then the least lately used go. */
@@ -435,22 +469,39 @@ function newModel(blockTokens: number, maxBlocks: number) {
   }
 
   function append(target: ModelTail): void {
-    const needs = target.length % blockTokens === 0;
+    const { tail, marks, blocks } = target;
+    const place = marks.length % blockTokens;
+    const last = blocks[blocks.length - 1];
+    const sharing = tails.filter((other) => other !== target && other.blocks[blocks.length - 1] === last);
+    const copies = place > 0 && sharing.some((other) => other.marks.length > marks.length);
+    const needs = place === 0 || copies;
+    assert.is(tail.takesBlock, needs);
     if (needs && maxBlocks - inUse() + unheld.length === 0) {
-      throws(() => target.tail.append(), "memory", /K\/V memory is full/);
+      throws(() => tail.append(), "memory", /K\/V memory is full/);
       seen.refused++;
       return;
     }
     if (needs) take(1);
-    const { block, place } = target.tail.append();
-    assert.is(place, target.length % blockTokens);
-    if (needs) {
-      assertFree(block, tailBlocks());
-      target.blocks.push(block);
-      kv.set(block, []);
+    const got = tail.append();
+    assert.is(got.place, place);
+    const { block } = got;
+    if (needs) assertFree(block, tailBlocks());
+    if (copies) {
+      assert.equal(got.copy, { from: last, to: block, tokens: place });
+      kv.set(block, kv.get(last)!.slice(0, place));
+      blocks[blocks.length - 1] = block;
+      seen.tailCopies++;
+    } else {
+      assert.is(got.copy, undefined);
+      if (needs) {
+        blocks.push(block);
+        kv.set(block, []);
+      } else if (sharing.length > 0) seen.tailInPlace++;
     }
-    assert.is(block, target.blocks[target.blocks.length - 1]);
-    kv.get(block)![place] = target.tag * 1000 + target.length++;
+    assert.is(block, blocks[blocks.length - 1]);
+    held.set(block, place + 1);
+    kv.get(block)![place] = ++tags;
+    marks.push(tags);
   }
 
   function checkCounts(): void {
@@ -458,7 +509,7 @@ function newModel(blockTokens: number, maxBlocks: number) {
     const used = inUse();
     const tokens =
       [...tree.values()].reduce((sum, block) => sum + block.ids.length, 0) +
-      tails.reduce((sum, tail) => sum + tail.length, 0);
+      [...held.values()].reduce((sum, count) => sum + count, 0);
     const { made, mostInUse, ...rest } = counts;
     assert.equal(rest, {
       inUse: used,
@@ -476,16 +527,14 @@ function newModel(blockTokens: number, maxBlocks: number) {
     const { made } = cache.counts();
     const refs = new Map<number, number>();
     for (const { blocks } of paths) for (const b of blocks) refs.set(b, (refs.get(b) ?? 0) + 1);
-    const tailed = tails.flatMap((tail) => tail.blocks);
-    assert.is(new Set(tailed).size, tailed.length, "no block in two tails");
-    const tailSet = new Set(tailed);
+    for (const { blocks } of tails) for (const b of blocks) refs.set(b, (refs.get(b) ?? 0) + 1);
     for (let b = 0; b < made; b++) {
       const [state, length, nRefs, parent, children] = u32(text, text.cacheBlock(handle, b), 5);
       const block = tree.get(b);
-      assert.is(state, block ? 1 : tailSet.has(b) ? 2 : 0, `state of block ${b}`);
-      assert.ok(!(block && tailSet.has(b)));
-      if (!block) continue;
+      assert.is(state, block ? 1 : held.has(b) ? 2 : 0, `state of block ${b}`);
+      assert.ok(!(block && held.has(b)));
       assert.is(nRefs, refs.get(b) ?? 0, `references of block ${b}`);
+      if (!block) continue;
       assert.is(nRefs, block.refs);
       assert.is(parent, block.parent);
       assert.is(children, [...tree.values()].filter((other) => other.parent === b).length);
@@ -523,11 +572,15 @@ function newModel(blockTokens: number, maxBlocks: number) {
   }
 
   function openTail(): void {
-    tails.push({ tail: cache.newTail(), tag: ++tags, blocks: [], length: 0 });
+    tails.push({ tail: cache.newTail(), marks: [], blocks: [] });
+  }
+  function forkTail({ tail, marks, blocks }: ModelTail): void {
+    tails.push({ tail: tail.fork(), marks: [...marks], blocks: [...blocks] });
   }
   function closeTail(target: ModelTail): void {
     target.tail.release();
     tails.splice(tails.indexOf(target), 1);
+    for (const b of target.blocks) if (!tails.some(({ blocks }) => blocks.includes(b))) held.delete(b);
   }
   const fork = (target: ModelPath) => adopt(target.path.fork(), [...target.ids]);
   const newPath = () => adopt(cache.newPath(), []);
@@ -546,6 +599,7 @@ function newModel(blockTokens: number, maxBlocks: number) {
     release,
     append,
     openTail,
+    forkTail,
     closeTail,
     evict,
     checkCounts,
@@ -574,7 +628,8 @@ function step(model: Model, random: Random, alphabet: number): void {
   else if (operation < 45 && paths.length > 0)
     model.extend(random.pick(paths), some(random.below(2) ? 3 : 2 * blockTokens));
   else if (operation < 62 && paths.length > 0) model.release(random.pick(paths), random.below(4) === 0);
-  else if (operation < 68 && tails.length < 6) model.openTail();
+  else if (operation < 65 && tails.length < 6) model.openTail();
+  else if (operation < 68 && tails.length > 0 && tails.length < 6) model.forkTail(random.pick(tails));
   else if (operation < 92 && tails.length > 0) model.append(random.pick(tails));
   else if (operation < 98 && tails.length > 0) model.closeTail(random.pick(tails));
   else if (operation === 98) model.evict(random.below(4));

@@ -4,6 +4,7 @@
 import { existsSync } from "node:fs";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { createCache } from "../src/cache.ts";
 import { generate } from "../src/generate.ts";
 import { type Choice, type GenerateOptions, load, type Model, type Prefix } from "../src/index.ts";
 import { loadEngine } from "../src/load.ts";
@@ -154,6 +155,63 @@ test("choices are the same when memory lets only few run at a time", async () =>
   assert.ok(got.stats.steps > 1.5 * want.stats.steps, "samples waited for places");
   for (const [i, choice] of got.choices.entries()) compare(choice, want.choices[i], `choice ${i}`);
   assert.ok(got.stats.kvBytes <= 20 * engine.backend.blockBytes);
+});
+
+// ---------------------------------------------------------------------------------------------- shared rows
+
+test("samples that have drawn the same so far are one row, and no more", async () => {
+  const { engine } = await loadEngine(randomModel({ seed: 62, nKvHeads: 2 }));
+  const ids = Uint32Array.from({ length: 45 }, (_, i) => (i * 29) % 256);
+  let shared = 0;
+  for (const temperature of [0, 0.15, 0.25, 1]) {
+    const steps: string[][] = [];
+    const decode: typeof engine.forward.decode = (rows, context, tails, attention) => {
+      steps.push(rows.map(({ id, position }) => `${id} at ${position}`));
+      return engine.forward.decode(rows, context, tails, attention);
+    };
+    const options: GenerateOptions = { maxTokens: 45, temperature, logitBias: { [EOS]: 1.5 } };
+    const call = resolveOptions({ ...options, n: 40, seed: 4 }, engine.config.vocab);
+    const { choices, stats } = await generate({ ...engine, forward: { ...engine.forward, decode } }, ids, call);
+    let samples = 0;
+    for (const [step, rows] of steps.entries()) {
+      // Fed are the tokens of those that have not ended: an end token has not come, nor the last token allowed.
+      const fed = choices.filter(
+        ({ tokenIds, finishReason }) => tokenIds.length > step + Number(finishReason === "length"),
+      );
+      const distinct = new Map(fed.map(({ tokenIds }) => [tokenIds.subarray(0, step + 1).join(), tokenIds[step]]));
+      assert.equal([...rows].sort(), [...distinct.values()].map((id) => `${id} at ${45 + step}`).sort());
+      samples += fed.length;
+    }
+    const rows = steps.reduce((sum, step) => sum + step.length, 0);
+    console.log(`measured: temperature ${temperature}: ${rows} rows for ${samples} tokens of 40 samples`);
+    if (temperature === 0) assert.is(rows, steps.length);
+    if (rows < 0.8 * samples && rows > 2 * steps.length) shared++;
+    assert.is(engine.cache.counts().referenced, 0);
+    for (const choice of choices.filter((_, i) => i % 7 === 0)) {
+      const same = resolveOptions({ ...options, seed: choice.seed }, engine.config.vocab);
+      compare((await generate(engine, ids, same)).choices[0], choice, `choice ${choice.index} alone`);
+    }
+    assert.ok(stats.kvBytes < stats.kvBytesAsCopies);
+  }
+  assert.ok(shared >= 1, "some calls shared rows for a while and then parted");
+});
+
+test("samples that part late all end in the memory that one of them needs", async () => {
+  const { engine } = await loadEngine(randomModel({ seed: 63 }));
+  const { blockTokens, blockBytes } = engine.backend;
+  const ids = Uint32Array.from({ length: 40 }, (_, i) => (i * 37) % 256);
+  const options: GenerateOptions = { n: 50, maxTokens: 75, temperature: 0.2, seed: 9, logitBias: { [EOS]: 1.5 } };
+  const call = resolveOptions(options, engine.config.vocab);
+  const want = await generate(engine, ids, call);
+  assert.ok(want.stats.kvBytes > 12 * blockBytes);
+  // 2 blocks of the prompt, and 3 of the 74 tokens that a sample feeds back.
+  for (const maxBlocks of [5, 6, 9]) {
+    const cache = createCache(engine.text, { blockTokens, maxBlocks });
+    const { choices, stats } = await generate({ ...engine, cache }, ids, call);
+    for (const [i, choice] of choices.entries()) compare(choice, want.choices[i], `${maxBlocks} blocks, choice ${i}`);
+    assert.is(stats.kvBytes, maxBlocks * blockBytes);
+    assert.is(cache.counts().referenced, 0);
+  }
 });
 
 // ---------------------------------------------------------------------------------------------- shared memory

@@ -4,7 +4,8 @@
 // Blocks hold blockTokens tokens. Prefixes form a tree of blocks: a block's parent holds the tokens before its own, and only a
 // full block has children. So block i of a path from the root holds positions [i · blockTokens, (i + 1) · blockTokens).
 // A path references every block on its way; blocks that no path references stay cached, least lately used first to go.
-// A tail is a run of blocks of one sample, outside the tree.
+// A tail is a run of blocks outside the tree: the tokens of one sample, or of several that have drawn the same so far. Forks of a tail
+// share its blocks; a place that another tail sees is never written: who comes to it goes on in a copy of the block.
 
 import { alloc } from "../memory";
 
@@ -59,20 +60,19 @@ class Cache {
 class Block {
   state: u32;
   length: u32; // tokens held
-  refs: u32; // paths that hold it
-  parent: u32;
+  refs: u32; // paths or tails that hold it
+  parent: u32; // the block before it
   children: u32;
   chain: u32; // next of its bucket
   older: u32;
   newer: u32;
-  next: u32; // of the free blocks, of a tail, or of a search's front
+  next: u32; // of the free blocks, or of a search's front
 }
 
 /** A path or a tail. */
 @unmanaged
 class Holder {
   state: u32; // IN_TREE for a path
-  first: u32; // of a tail
   last: u32; // the last block
   length: u32; // tokens
   start: u32; // tokens that were there when the path was acquired; of a free holder: the next one
@@ -209,11 +209,14 @@ export function pathLength(handle: usize, path: u32): i32 {
 
 /** Writes a path's blocks in order to the exchange: how many, or a code below 0. */
 export function pathBlocks(handle: usize, path: u32): i32 {
-  const cache = changetype<Cache>(handle);
-  if (!holds(cache, path, IN_TREE)) return UNKNOWN;
-  const holder = holderAt(cache, path);
+  return blocksOf(changetype<Cache>(handle), path, IN_TREE);
+}
+
+function blocksOf(cache: Cache, number: u32, state: u32): i32 {
+  if (!holds(cache, number, state)) return UNKNOWN;
+  const holder = holderAt(cache, number);
   const count = (holder.length + cache.blockTokens - 1) / cache.blockTokens;
-  const out = cacheExchange(handle, count);
+  const out = cacheExchange(changetype<usize>(cache), count);
   if (out == 0 && count > 0) return NO_MEMORY;
   let b = holder.last;
   for (let i = count; i > 0; i--) {
@@ -261,24 +264,44 @@ function endPath(cache: Cache, path: u32, keep: u32): i32 {
 
 /** An empty tail; its number, or a code below 0. */
 export function tailNew(handle: usize): i32 {
+  return newTail(changetype<Cache>(handle), NONE, 0);
+}
+
+/** Another tail of the same tokens, on the same blocks. */
+export function tailFork(handle: usize, tail: u32): i32 {
   const cache = changetype<Cache>(handle);
+  if (!holds(cache, tail, IN_TAIL)) return UNKNOWN;
+  return newTail(cache, holderAt(cache, tail).last, holderAt(cache, tail).length);
+}
+
+function newTail(cache: Cache, last: u32, length: u32): i32 {
   const tail = newHolder(cache, IN_TAIL);
-  if (tail >= 0) {
-    const holder = holderAt(cache, tail);
-    holder.first = NONE;
-    holder.last = NONE;
-    holder.length = 0;
-  }
+  if (tail < 0) return tail;
+  const holder = holderAt(cache, tail);
+  holder.last = last;
+  holder.length = length;
+  for (let b = last; b != NONE; b = blockAt(cache, b).parent) blockAt(cache, b).refs++;
   return tail;
 }
 
-/** A place for one more token of a tail: block · blockTokens + place in it; or a code below 0. */
+/** Whether a tail's next append takes a block: 1 or 0, or UNKNOWN. */
+export function tailTakesBlock(handle: usize, tail: u32): i32 {
+  const cache = changetype<Cache>(handle);
+  if (!holds(cache, tail, IN_TAIL)) return UNKNOWN;
+  return holderAt(cache, tail).length % cache.blockTokens == 0 || nextIsSeen(cache, tail) ? 1 : 0;
+}
+
+/**
+ * A place for one more token of a tail: block · blockTokens + place in it; or a code below 0. Where the place after its last token
+ * is another tail's, that is a place in a block of its own, into which the tail's tokens of the old one are to be copied.
+ */
 export function tailAppend(handle: usize, tail: u32): i32 {
   const cache = changetype<Cache>(handle);
   if (!holds(cache, tail, IN_TAIL)) return UNKNOWN;
   const holder = holderAt(cache, tail);
   const place = holder.length % cache.blockTokens;
-  if (place == 0) {
+  const copies = place > 0 && nextIsSeen(cache, tail);
+  if (place == 0 || copies) {
     if (cache.free + (cache.maxBlocks - cache.made) + cache.cached == 0) return OUT_OF_BLOCKS;
     const b = takeBlocks(cache, 1);
     if (b == NONE) return NO_MEMORY;
@@ -286,9 +309,12 @@ export function tailAppend(handle: usize, tail: u32): i32 {
     block.state = IN_TAIL;
     block.length = 0;
     block.refs = 1;
-    block.next = NONE;
-    if (holder.first == NONE) holder.first = b;
-    else blockAt(cache, holder.last).next = b;
+    block.parent = holder.last;
+    if (copies) {
+      // Never its last reference: who sees the place holds the block.
+      blockAt(cache, holder.last).refs--;
+      block.parent = blockAt(cache, holder.last).parent;
+    }
     holder.last = b;
   }
   setLength(cache, holder.last, place + 1);
@@ -296,30 +322,34 @@ export function tailAppend(handle: usize, tail: u32): i32 {
   return holder.last * cache.blockTokens + place;
 }
 
-/** Writes a tail's blocks in order to the exchange: how many, or a code below 0. */
-export function tailBlocks(handle: usize, tail: u32): i32 {
-  const cache = changetype<Cache>(handle);
-  if (!holds(cache, tail, IN_TAIL)) return UNKNOWN;
+/** Whether another tail has a token at the place that comes after a tail's last one in its block. */
+function nextIsSeen(cache: Cache, tail: u32): bool {
   const holder = holderAt(cache, tail);
-  const count = (holder.length + cache.blockTokens - 1) / cache.blockTokens;
-  let out = cacheExchange(handle, count);
-  if (out == 0 && count > 0) return NO_MEMORY;
-  for (let b = holder.first; b != NONE; b = blockAt(cache, b).next) {
-    store<u32>(out, b);
-    out += 4;
+  if (blockAt(cache, holder.last).refs == 1) return false;
+  const blocks = (holder.length - 1) / cache.blockTokens;
+  for (let t: u32 = 0; t < cache.nHolders; t++) {
+    const other = holderAt(cache, t);
+    if (other.state != IN_TAIL || other.length <= holder.length) continue;
+    let b = other.last;
+    for (let i = (other.length - 1) / cache.blockTokens; i > blocks; i--) b = blockAt(cache, b).parent;
+    if (b == holder.last) return true;
   }
-  return count;
+  return false;
 }
 
-/** Gives up a tail and its blocks. */
+/** Writes a tail's blocks in order to the exchange: how many, or a code below 0. */
+export function tailBlocks(handle: usize, tail: u32): i32 {
+  return blocksOf(changetype<Cache>(handle), tail, IN_TAIL);
+}
+
+/** Gives up a tail, and its blocks where no other tail holds them. */
 export function tailRelease(handle: usize, tail: u32): i32 {
   const cache = changetype<Cache>(handle);
   if (!holds(cache, tail, IN_TAIL)) return UNKNOWN;
-  let b = holderAt(cache, tail).first;
-  while (b != NONE) {
-    const next = blockAt(cache, b).next;
-    giveBlock(cache, b);
-    b = next;
+  for (let b = holderAt(cache, tail).last; b != NONE; ) {
+    const parent = blockAt(cache, b).parent;
+    if (--blockAt(cache, b).refs == 0) giveBlock(cache, b);
+    b = parent;
   }
   giveHolder(cache, tail);
   return 0;

@@ -38,6 +38,8 @@ export {
   pathRelease,
   tailAppend,
   tailBlocks,
+  tailFork,
   tailNew,
   tailRelease,
+  tailTakesBlock,
 } from "./cache";
