@@ -23,7 +23,8 @@ export interface OpenedDevice {
 }
 
 const MATRIX = "chromium-experimental-subgroup-matrix";
-const FEATURES = ["shader-f16", "subgroups", MATRIX];
+/** What kernels can make use of. */
+export const FEATURES: readonly string[] = ["shader-f16", "subgroups", MATRIX];
 const LIMITS = [
   "maxBufferSize",
   "maxStorageBufferBindingSize",
@@ -39,9 +40,12 @@ export interface NoDevice {
 
 /**
  * Opens a device on the fastest adapter, with all that it allows. software: whether an adapter that computes on the CPU will do.
- * Returns why not where there is none.
+ * Features that the adapter lacks are left out. Returns why not where there is no device.
  */
-export async function openDevice(software: boolean): Promise<OpenedDevice | NoDevice> {
+export async function openDevice(
+  software: boolean,
+  features: readonly string[] = FEATURES,
+): Promise<OpenedDevice | NoDevice> {
   const found = await findGpu(software);
   if ("reason" in found) return found;
   const { gpu, owners } = found;
@@ -59,7 +63,7 @@ export async function openDevice(software: boolean): Promise<OpenedDevice | NoDe
   const requiredLimits = Object.fromEntries(LIMITS.map((limit) => [limit, adapter.limits[limit]]));
   // Deno has subgroups where asked, though it does not list them, and refuses where there are none; but it cannot parse "enable
   // subgroups", so what counts is what compiles.
-  const requiredFeatures = FEATURES.filter((feature) => adapter.features.has(feature)) as GPUFeatureName[];
+  const requiredFeatures = features.filter((feature) => adapter.features.has(feature)) as GPUFeatureName[];
   try {
     const device = await adapter.requestDevice({ requiredLimits, requiredFeatures });
     return { device, name, abilities: abilitiesOf(device), isUsers: false, owners: [gpu, adapter, ...owners] };

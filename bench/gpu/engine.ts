@@ -1,0 +1,134 @@
+// A model of a given shape with random weights on a GPU, a context in its cache, and steps of its forward.
+// Everything runs through the backend's contract and model.ts, as in a real call. Knows nothing of tables or of times.
+
+import type { AttentionPath, Backend, Batch } from "../../src/backend.ts";
+import type { ModelConfig } from "../../src/config.ts";
+import { GGML_TYPES, type GgmlType } from "../../src/formats/gguf.ts";
+import { createForward, type Row } from "../../src/model.ts";
+import { NO_EDITS } from "../../src/sampler.ts";
+import { createWebGpuBackend } from "../../src/webgpu/backend.ts";
+import type { OpenedDevice } from "../../src/webgpu/device.ts";
+import type { LayerWeights } from "../../src/weights.ts";
+
+/** How the samples read the prompt: together, each by itself, or each from a copy of its own. */
+export type Path = AttentionPath | "copies";
+
+export interface BenchEngine {
+  readonly backend: Backend;
+  readonly weightBytes: number;
+  /** Bytes of K/V of one token, all layers. */
+  readonly tokenBytes: number;
+  readonly uploadMs: number;
+  /** Prefills the context; milliseconds. */
+  prefill(tokens: number): Promise<number>;
+  /** A function that runs one decode step, from recording to the candidates read back. */
+  step(context: number, n: number, decLen: number, path: Path): Promise<() => Promise<void>>;
+  dispose(): void;
+}
+
+const CHUNK = 8 << 20;
+
+export async function createEngine(opened: OpenedDevice, config: ModelConfig, type: GgmlType): Promise<BenchEngine> {
+  const { dim, hiddenDim, headDim, nHeads, nKvHeads, nLayers, vocab } = config;
+  const backend = await createWebGpuBackend(opened, config);
+  const random = randomBlocks(type);
+  // Pieces of one random buffer: what is in the weights does not matter, that they are read does.
+  const read = async (length: number) => random.subarray(0, length);
+  let weightBytes = 0;
+  const began = performance.now();
+  const weight = (rows: number, cols: number) => {
+    weightBytes += (rows * cols * GGML_TYPES[type].blockBytes) / GGML_TYPES[type].blockElements;
+    return backend.weight("random", type, rows, cols, read);
+  };
+  const norm = backend.vector(new Float32Array(dim).fill(1));
+  const layers: LayerWeights[] = [];
+  for (let layer = 0; layer < nLayers; layer++)
+    layers.push({
+      attnNorm: norm,
+      q: await weight(nHeads * headDim, dim),
+      k: await weight(nKvHeads * headDim, dim),
+      v: await weight(nKvHeads * headDim, dim),
+      o: await weight(dim, nHeads * headDim),
+      ffnNorm: norm,
+      gate: await weight(hiddenDim, dim),
+      up: await weight(hiddenDim, dim),
+      down: await weight(dim, hiddenDim),
+    });
+  const output = await weight(vocab, dim);
+  await backend.finished();
+  const uploadMs = performance.now() - began;
+  const forward = createForward(backend, config, { embedding: output, layers, outputNorm: norm, output });
+
+  const { blockTokens } = backend;
+  const range = (first: number, count: number) => Uint32Array.from({ length: count }, (_, i) => first + i);
+  const blocksOf = (tokens: number) => Math.ceil(tokens / blockTokens);
+
+  return {
+    backend,
+    weightBytes,
+    tokenBytes: backend.blockBytes / blockTokens,
+    uploadMs,
+    async prefill(tokens) {
+      await backend.reserveBlocks(blocksOf(tokens));
+      const began = performance.now();
+      for (let from = 0; from < tokens; from += backend.maxRows) {
+        const rows = Array.from({ length: Math.min(backend.maxRows, tokens - from) }, (_, i) => ({
+          id: (from + i) % vocab,
+          position: from + i,
+          block: Math.floor((from + i) / blockTokens),
+          place: (from + i) % blockTokens,
+        }));
+        forward.prefill(rows, range(0, blocksOf(from + rows.length)), 0);
+        await backend.finished();
+      }
+      return performance.now() - began;
+    },
+    async step(context, n, decLen, path) {
+      const shared = path === "copies" ? 0 : context;
+      const length = decLen + context - shared;
+      const first = blocksOf(shared);
+      const each = blocksOf(length);
+      await backend.reserveBlocks(first + n * each);
+      const blocks = Array.from({ length: n }, (_, i) => range(first + i * each, each));
+      const rows = blocks.map(
+        (own, i): Row => ({
+          id: i % vocab,
+          position: context + decLen - 1,
+          block: own[each - 1],
+          place: (length - 1) % blockTokens,
+        }),
+      );
+      const batchContext: Batch["context"] = { blocks: range(0, first), length: shared };
+      const tails = { blocks, lengths: new Uint32Array(n).fill(length) };
+      const requests = rows.map(() => ({ edits: NO_EDITS, inverseTemperature: 1 }));
+      return async () => {
+        const logits = forward.decode(rows, batchContext, tails, path === "two-part" ? "two-part" : "one-part");
+        await backend.candidates(logits, requests, 64);
+      };
+    },
+    dispose: () => backend.dispose(),
+  };
+}
+
+/** A buffer of blocks of this type whose weights are small numbers of about standard deviation 0.02. */
+function randomBlocks(type: GgmlType): Uint8Array {
+  const { blockBytes } = GGML_TYPES[type];
+  const bytes = new Uint8Array(CHUNK + blockBytes);
+  let state = 12345;
+  for (let i = 0; i < bytes.length; i++) {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    bytes[i] = state >>> 24;
+  }
+  const view = new DataView(bytes.buffer);
+  if (type === "F16")
+    for (let i = 0; i + 2 <= bytes.length; i += 2) bytes[i + 1] = 0x20 + (bytes[i + 1] & 0x87); // ± 0.008 … 0.03
+  else if (type === "F32")
+    for (let i = 0; i + 4 <= bytes.length; i += 4) view.setFloat32(i, (bytes[i] - 128) / 6000, true);
+  else if (type === "BF16")
+    for (let i = 0; i + 2 <= bytes.length; i += 2)
+      view.setUint16(i, 0x3c00 | ((bytes[i + 1] & 0x80) << 8) | bytes[i], true);
+  else if (type === "Q8_0") for (let i = 0; i + 2 <= bytes.length; i += blockBytes) view.setUint16(i, 0x0900, true);
+  else if (type === "Q4_0") for (let i = 0; i + 2 <= bytes.length; i += blockBytes) view.setUint16(i, 0x1c00, true);
+  else throw new Error(`random weights of type ${type} are not made here, expected F16, BF16, F32, Q8_0 or Q4_0`);
+  return bytes;
+}
