@@ -34,7 +34,7 @@ export interface Gpu {
   copy(from: GPUBuffer, fromByte: number, to: GPUBuffer, toByte: number, bytes: number): void;
   /** Submits what is recorded. */
   flush(): void;
-  /** Writes after all that is recorded so far. Whole multiples of 4 bytes. */
+  /** Writes after all dispatches recorded so far; copies may come later. Whole multiples of 4 bytes. */
   write(buffer: GPUBuffer, byte: number, data: Uint32Array | Uint8Array): void;
   /** Submits, and gives bytes of a buffer once all of it has run. Errors: `device-lost`, `memory`, `internal`. */
   read(buffer: GPUBuffer, byte: number, bytes: number): Promise<ArrayBuffer>;
@@ -72,6 +72,7 @@ export function createGpu(
   let usedBytes = 0;
   let encoder: GPUCommandEncoder | undefined;
   let pass: GPUComputePassEncoder | undefined;
+  let dispatched = false; // since the last submit
   let failure: FurcateError | undefined;
 
   void device.lost.then(({ message, reason }) => {
@@ -145,6 +146,7 @@ export function createGpu(
     endPass();
     if (encoder) device.queue.submit([encoder.finish()]);
     encoder = undefined;
+    dispatched = false;
   }
 
   // Buffers that results come back through, free ones by size.
@@ -211,6 +213,7 @@ export function createGpu(
       if (x * y * z === 0) return;
       const slot = slotOf(sizes);
       const group = groupOf(kernel, bindings, slot.buffer);
+      dispatched = true;
       pass ??= recording().beginComputePass();
       pass.setPipeline(kernel.pipeline);
       pass.setBindGroup(0, group, [slot.offset]);
@@ -222,7 +225,8 @@ export function createGpu(
     },
     flush,
     write(buffer, byte, data) {
-      flush();
+      // Dispatches may read what is overwritten. Copies of blocks do not, and go on in the step's one submit.
+      if (dispatched) flush();
       device.queue.writeBuffer(buffer, byte, data as Uint8Array<ArrayBuffer>);
     },
     read,
