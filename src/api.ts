@@ -132,6 +132,8 @@ export interface Chunk {
   /** -1, with log-probability 0, where a choice ends without a new token: stopped from outside, or maxTokens 0. */
   tokenId: number;
   logprob: number;
+  /** The token with its alternatives, where the option logprobs asks for them; none for an end token, as in Choice. */
+  logprobs?: TokenLogprob;
   finishReason?: Choice["finishReason"];
 }
 export interface Score {

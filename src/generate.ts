@@ -11,6 +11,7 @@ import { fail } from "./errors.ts";
 import type { Forward, Row } from "./model.ts";
 import type { CallOptions } from "./options.ts";
 import { planPrompt, planTokens } from "./plan.ts";
+import { type Steps, settled } from "./queue.ts";
 import { choiceSeed, type Drawn, NO_EDITS, type Sampler } from "./sampler.ts";
 import { stopwatch } from "./stats.ts";
 import { type ChoiceText, createChoiceText } from "./text.ts";
@@ -71,12 +72,12 @@ interface Branch {
 }
 
 /** Generates n choices from a prompt, in the order of their index. Errors: `context-length`, `memory`, `disposed`; an abort throws signal.reason. */
-export async function generate(
+export function* generate(
   engine: Engine,
   promptIds: Uint32Array,
   options: CallOptions,
   listener?: Listener,
-): Promise<Result> {
+): Steps<Result> {
   const { backend, cache, sampler } = engine;
   const { blockTokens } = backend;
   const { n, sampling, signal } = options;
@@ -99,20 +100,20 @@ export async function generate(
     sampler.begin(sampling, promptIds, n);
     // The last token runs in any case: its logits are wanted.
     const cachedTokens = Math.min(path.length, promptIds.length - 1);
-    const logits = await prefill(engine, path, promptIds, signal, maxTokens > 0 ? 1 : 0);
+    const logits = yield* prefill(engine, path, promptIds, signal, maxTokens > 0 ? 1 : 0);
     watch.prefilled(path.blocks().length, n);
 
     if (maxTokens === 0) for (const sample of samples) finish(sample, "length");
     else {
       // All first tokens are drawn from the one row of logits, each by its own sample.
-      const draw = await candidatesOf(logits as Tensor, [samples[0]]);
-      for (const sample of samples) take(sample, await draw(0, sample));
+      const draw = yield* candidatesOf(logits as Tensor, [samples[0]]);
+      for (const sample of samples) take(sample, yield* draw(0, sample));
     }
 
     const context = { blocks: path.blocks(), length: promptIds.length };
     const waiting = samples.filter((sample) => !sample.finishReason);
     while (waiting.length + active.length > 0) {
-      await breathe(engine, signal);
+      yield* breathe(engine, signal);
       for (const sample of [...active.flatMap(({ samples }) => samples), ...waiting]) {
         if (!sample.finishReason && listener?.isStopped(sample.index)) finish(sample, "abort");
       }
@@ -125,7 +126,7 @@ export async function generate(
       const running: Branch[] = [];
       const rows: Row[] = [];
       for (const branch of active) {
-        const row = await nextRow(branch, active[0]);
+        const row = yield* nextRow(branch, active[0]);
         if (!row) continue;
         running.push(branch);
         rows.push(row);
@@ -144,12 +145,12 @@ export async function generate(
         { blocks: tails.map((tail) => tail.blocks()), lengths: Uint32Array.from(tails, (tail) => tail.length) },
         attention,
       );
-      const draw = await candidatesOf(
+      const draw = yield* candidatesOf(
         out,
         running.map(({ samples }) => samples[0]),
       );
       for (const [row, { samples }] of running.entries())
-        for (const sample of samples) take(sample, await draw(row, sample));
+        for (const sample of samples) take(sample, yield* draw(row, sample));
       watch.stepEnds();
       active = active.flatMap(grow);
     }
@@ -172,36 +173,33 @@ export async function generate(
   }
 
   /** Rows of logits -> a function that draws a sample's token from a row. */
-  async function candidatesOf(
-    out: Tensor,
-    of: readonly Sample[],
-  ): Promise<(row: number, sample: Sample) => Promise<Token>> {
+  function* candidatesOf(out: Tensor, of: readonly Sample[]): Steps<(row: number, sample: Sample) => Steps<Token>> {
     const edits = of.map((sample) => sampler.edits(sample.index));
     const requests = edits.map((edits) => ({ edits, inverseTemperature: sampler.inverseTemperature }));
-    const candidates = await backend.candidates(out, requests, Math.max(CANDIDATES, sampling.logprobs));
-    return async (row, sample) => {
+    const candidates = yield* settled(backend.candidates(out, requests, Math.max(CANDIDATES, sampling.logprobs)));
+    return function* (row, sample) {
       let all: Float32Array | undefined;
       let drawn = sampler.draw(sample.index, candidates, row);
       if (!drawn) {
-        all = await backend.logits(out, row);
+        all = yield* settled(backend.logits(out, row));
         drawn = sampler.drawFromLogits(sample.index, all, candidates, row);
       }
-      return { ...drawn, top: options.wantsLogprobs ? await alternatives(out, row, edits[row], candidates, all) : [] };
+      return { ...drawn, top: options.wantsLogprobs ? yield* alternatives(out, row, edits[row], candidates, all) : [] };
     };
   }
 
-  async function alternatives(
+  function* alternatives(
     out: Tensor,
     row: number,
     edits: Edits,
     candidates: Candidates,
     all: Float32Array | undefined,
-  ): Promise<Drawn[]> {
+  ): Steps<Drawn[]> {
     const count = sampling.logprobs;
     if (count === 0) return [];
     return (
       sampler.top(count, edits, candidates, row) ??
-      sampler.topFromLogits(count, all ?? (await backend.logits(out, row)))
+      sampler.topFromLogits(count, all ?? (yield* settled(backend.logits(out, row))))
     );
   }
 
@@ -212,24 +210,25 @@ export async function generate(
     sample.logprobSum += logprob;
     sample.drawn++;
     if (tokenizer.eosIds.has(id) && !options.ignoreEos) {
-      finish(sample, "stop", { id, logprob });
+      finish(sample, "stop", { tokenId: id, logprob });
       return;
     }
     sample.ids.push(id);
-    if (options.wantsLogprobs) sample.logprobs.push(describe(tokenizer, id, logprob, top));
+    const logprobs = options.wantsLogprobs ? describe(tokenizer, id, logprob, top) : undefined;
+    if (logprobs) sample.logprobs.push(logprobs);
+    const last = { tokenId: id, logprob, ...(logprobs && { logprobs }) };
     const { text, stopped } = sample.text.push(id);
-    if (stopped) finish(sample, "stop", { id, logprob }, text);
-    else if (sample.ids.length >= maxTokens) finish(sample, "length", { id, logprob }, text);
-    else listener?.emit({ index: sample.index, text, tokenId: id, logprob });
+    if (stopped) finish(sample, "stop", last, text);
+    else if (sample.ids.length >= maxTokens) finish(sample, "length", last, text);
+    else listener?.emit({ index: sample.index, text, ...last });
   }
 
   /** Ends a sample. Its place is free at once, its blocks when nobody shares them. */
-  function finish(sample: Sample, reason: Choice["finishReason"], last?: Drawn, text = ""): void {
+  function finish(sample: Sample, reason: Choice["finishReason"], last: Last = NO_TOKEN, text = ""): void {
     sample.finishReason = reason;
     const rest = text + sample.text.end();
     sampler.end(sample.index);
-    const { index } = sample;
-    listener?.emit({ index, text: rest, tokenId: last?.id ?? -1, logprob: last?.logprob ?? 0, finishReason: reason });
+    listener?.emit({ index: sample.index, text: rest, ...last, finishReason: reason });
   }
 
   /**
@@ -248,13 +247,13 @@ export async function generate(
   }
 
   /** A place for the branch's last token in its tail; none where the block that it takes may be needed by the first branch. */
-  async function nextRow({ samples, tail }: Branch, first: Branch): Promise<Row | undefined> {
+  function* nextRow({ samples, tail }: Branch, first: Branch): Steps<Row | undefined> {
     const { takesBlock } = tail;
     if (takesBlock && tail !== first.tail) {
       const needed = Math.ceil((maxTokens - 1) / blockTokens) - first.tail.blocks().length;
       if (cache.room() <= needed) return undefined;
     }
-    if (takesBlock) await reserve(engine, 1);
+    if (takesBlock) yield* reserve(engine, 1);
     const position = promptIds.length + tail.length;
     const { block, place, copy } = tail.append();
     if (copy) backend.copyBlock(copy.from, copy.to, copy.tokens);
@@ -293,33 +292,38 @@ interface Token extends Drawn {
   readonly top: readonly Drawn[];
 }
 
+/** What a chunk says of its token. */
+type Last = Pick<Chunk, "tokenId" | "logprob" | "logprobs">;
+const NO_TOKEN: Last = { tokenId: -1, logprob: 0 };
+
 /**
  * Runs what of the prompt the cache lacks, in chunks of at most backend.maxRows tokens, and returns the logits of the last
  * `wanted` tokens. path: the longest stored part of the prompt; it grows to the whole. Errors: `memory`, `disposed`.
  */
-export async function prefill(
+export function* prefill(
   engine: Engine,
   path: Path,
   ids: Uint32Array,
   signal: AbortSignal | undefined,
   wanted: 0 | 1,
-): Promise<Tensor | undefined> {
+): Steps<Tensor | undefined> {
   let logits: Tensor | undefined;
   const { backend, cache } = engine;
   planPrompt(backend, cache.room(), ids.length, path.blocks().length);
   // A prompt that is stored whole runs its last token again, for its logits: that writes the same K and V once more.
   let from = Math.min(path.length, ids.length - wanted);
   while (from < ids.length) {
-    await breathe(engine, signal);
+    yield* breathe(engine, signal);
     const to = Math.min(from + backend.maxRows, ids.length);
+    let written = false;
     try {
-      logits = await runChunk(engine, path, ids, from, to, to === ids.length ? wanted : 0);
+      logits = yield* runChunk(engine, path, ids, from, to, to === ids.length ? wanted : 0);
       // A chunk at a time on the device too; the last one's logits are awaited anyhow.
-      if (to < ids.length || wanted === 0) await backend.finished();
-    } catch (error) {
-      // The path may name tokens now whose K and V were never written.
-      path.discard();
-      throw error;
+      if (to < ids.length || wanted === 0) yield* settled(backend.finished());
+      written = true;
+    } finally {
+      // Else the path may name tokens now whose K and V were never written.
+      if (!written) path.discard();
     }
     from = to;
   }
@@ -327,12 +331,12 @@ export async function prefill(
 }
 
 /** Log-probabilities of a text's own tokens. Errors: as prefill. */
-export async function score(
+export function* score(
   engine: Engine,
   ids: Uint32Array,
   top: number | undefined,
   signal: AbortSignal | undefined,
-): Promise<Score> {
+): Steps<Score> {
   checkPrompt(engine, ids);
   const { backend, cache, tokenizer } = engine;
   const logprobs = new Float64Array(ids.length - 1);
@@ -342,15 +346,21 @@ export async function score(
   try {
     planPrompt(backend, cache.room(), ids.length, 0);
     for (let from = 0; from < ids.length - 1; from += backend.maxSamples) {
-      await breathe(engine, signal);
+      yield* breathe(engine, signal);
       const to = Math.min(from + backend.maxSamples, ids.length - 1);
-      const logits = (await runChunk(engine, path, ids, from, to, to - from)) as Tensor;
+      const logits = (yield* runChunk(engine, path, ids, from, to, to - from)) as Tensor;
       const requests = Array.from(ids.subarray(from + 1, to + 1), (target) => ({
         edits: NO_EDITS,
         inverseTemperature: 0,
         target,
       }));
-      const { k, ids: best, raw, rawLse, target } = await backend.candidates(logits, requests, Math.max(1, top ?? 1));
+      const {
+        k,
+        ids: best,
+        raw,
+        rawLse,
+        target,
+      } = yield* settled(backend.candidates(logits, requests, Math.max(1, top ?? 1)));
       for (let row = 0; row < to - from; row++) {
         logprobs[from + row] = target[row] - rawLse[row];
         if (top === undefined) continue;
@@ -369,18 +379,18 @@ export async function score(
 }
 
 /** Tokens from … to - 1 of a sequence through the forward, into the path's blocks; the path grows where they are new to it. */
-async function runChunk(
+function* runChunk(
   engine: Engine,
   path: Path,
   ids: Uint32Array,
   from: number,
   to: number,
   wanted: number,
-): Promise<Tensor | undefined> {
+): Steps<Tensor | undefined> {
   const { backend, forward } = engine;
   const { blockTokens } = backend;
   if (to > path.length) {
-    await reserve(engine, Math.ceil((to - path.length) / blockTokens) + 1);
+    yield* reserve(engine, Math.ceil((to - path.length) / blockTokens) + 1);
     const copy = path.extend(ids.subarray(path.length, to));
     if (copy) backend.copyBlock(copy.from, copy.to, copy.tokens);
   }
@@ -395,30 +405,17 @@ async function runChunk(
 }
 
 /** Lets the host run its events, then ends the call where it was aborted or the model disposed of. */
-async function breathe(engine: Engine, signal: AbortSignal | undefined): Promise<void> {
-  await nextTask();
+function* breathe(engine: Engine, signal: AbortSignal | undefined): Steps<void> {
+  yield;
   signal?.throwIfAborted();
   if (engine.disposed) fail("disposed", "the model was disposed of while it ran");
 }
 
-/** Resolves in a task of its own, without the delay that timers have in browsers. */
-function nextTask(): Promise<void> {
-  if (typeof setImmediate === "function") return new Promise((resolve) => setImmediate(resolve));
-  if (typeof MessageChannel !== "function") return new Promise((resolve) => setTimeout(resolve, 0));
-  return new Promise((resolve) => {
-    const { port1, port2 } = new MessageChannel();
-    port1.onmessage = () => {
-      port1.close();
-      resolve();
-    };
-    port2.postMessage(0);
-  });
-}
-
 /** Memory for as many more blocks, before the cache gives them out: what fails here leaves nothing promised. */
-async function reserve({ backend, cache }: Engine, blocks: number): Promise<void> {
+function* reserve({ backend, cache }: Engine, blocks: number): Steps<void> {
   const { made, inUse } = cache.counts();
-  await backend.reserveBlocks(Math.min(Math.max(made, inUse + blocks), cache.maxBlocks));
+  const more = backend.reserveBlocks(Math.min(Math.max(made, inUse + blocks), cache.maxBlocks));
+  if (more) yield* settled(more);
 }
 
 /** Lets go of the oldest prefixes that nobody holds, beyond what is worth keeping. */

@@ -20,6 +20,7 @@ import { readGguf } from "./formats/gguf.ts";
 import { checkPrompt, generate, type Listener, prefill, score, trim } from "./generate.ts";
 import { type Loaded, loadEngine } from "./load.ts";
 import { checkSignal, refuseUnknown, resolveOptions, whole } from "./options.ts";
+import { createQueue, type Steps, settled, unlessAborted } from "./queue.ts";
 import { rankChoices } from "./rank.ts";
 import { openSource } from "./source.ts";
 import { createTokenizer, tokenizerDataFromGguf, tokenizerDataFromJson } from "./tokenizer.ts";
@@ -67,11 +68,11 @@ function createModel({ engine, info, chatTemplate }: Loaded): Model {
 
   /** Runs in its turn, on a device that works. */
   const inTurn: typeof queue = (signal, work) =>
-    queue(signal, async () => {
+    queue(signal, function* () {
       open();
-      if (engine.backend.lost) await engine.renew?.();
+      if (engine.backend.lost && engine.renew) yield* settled(engine.renew());
       open();
-      return work();
+      return yield* work();
     });
 
   function open(): void {
@@ -101,14 +102,14 @@ function createModel({ engine, info, chatTemplate }: Loaded): Model {
     ids: () => Uint32Array,
     options: GenerateOptions | undefined,
     listener?: Listener,
-    before?: (signal: AbortSignal | undefined) => Promise<void>,
+    before?: (signal: AbortSignal | undefined) => Steps<void>,
   ): Promise<Result> {
     open();
     const call = resolveOptions(options, engine.config.vocab);
     const prompt = ids();
-    const result = await inTurn(call.signal, async () => {
-      await before?.(call.signal);
-      return generate(engine, prompt, call, listener);
+    const result = await inTurn(call.signal, function* () {
+      if (before) yield* before(call.signal);
+      return yield* generate(engine, prompt, call, listener);
     });
     // Outside the queue: a ranking may well ask the model something.
     if (call.rank) await unlessAborted(rankChoices(result.choices, call.rank, call.answer), call.signal);
@@ -158,19 +159,20 @@ function createModel({ engine, info, chatTemplate }: Loaded): Model {
     let path: Path;
 
     /** Makes sure, in the call's turn, that the K/V are there. */
-    async function hold(signal: AbortSignal | undefined): Promise<void> {
+    function* hold(signal: AbortSignal | undefined): Steps<void> {
       if (cache === engine.cache) return;
       checkPrompt(engine, ids);
       const acquired = engine.cache.acquire(ids);
       try {
-        await prefill(engine, acquired, ids, signal, 0);
+        yield* prefill(engine, acquired, ids, signal, 0);
         signal?.throwIfAborted();
-      } catch (error) {
-        acquired.release();
-        trim(engine);
-        throw error;
+        [cache, path] = [engine.cache, acquired];
+      } finally {
+        if (path !== acquired) {
+          acquired.release();
+          trim(engine);
+        }
       }
-      [cache, path] = [engine.cache, acquired];
       if (disposed) path.release();
     }
     let disposed = false;
@@ -226,31 +228,6 @@ function isIds(prompt: unknown): prompt is ArrayLike<number> {
 }
 
 const describe = (value: unknown) => (value === null ? "null" : typeof value);
-
-/** A promise's outcome, or the signal's reason as soon as it aborts. */
-function unlessAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (!signal) return work;
-  return new Promise((resolve, reject) => {
-    const abort = () => reject(signal.reason);
-    if (signal.aborted) abort();
-    signal.addEventListener("abort", abort, { once: true });
-    work.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
-  });
-}
-
-/** Calls wait for those before them. An abort takes a waiting call out at once. */
-function createQueue(): <T>(signal: AbortSignal | undefined, work: () => Promise<T>) => Promise<T> {
-  let last: Promise<unknown> = Promise.resolve();
-  return (signal, work) => {
-    signal?.throwIfAborted();
-    const turn = last.then(() => {
-      signal?.throwIfAborted();
-      return work();
-    });
-    last = turn.catch(() => {});
-    return unlessAborted(turn, signal);
-  };
-}
 
 /** A stream over a call that starts at once. Leaving the loop early aborts the call. */
 function createStream(

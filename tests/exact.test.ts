@@ -5,12 +5,15 @@ import { existsSync } from "node:fs";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { createCache } from "../src/cache.ts";
-import { generate } from "../src/generate.ts";
+import { generate as stepsOf } from "../src/generate.ts";
 import { type Choice, type GenerateOptions, load, type Model, type Prefix } from "../src/index.ts";
 import { loadEngine } from "../src/load.ts";
 import { resolveOptions } from "../src/options.ts";
+import { createQueue } from "../src/queue.ts";
 import { newRandom } from "./support/random.ts";
 import { type RandomModelOptions, randomModel } from "./support/random-model.ts";
+
+const generate = (...call: Parameters<typeof stepsOf>) => createQueue()(undefined, () => stepsOf(...call));
 
 /** Of the random models' 300 tokens. */
 const EOS = 297;

@@ -217,7 +217,16 @@ test("a stream's chunks are its choices, and each ends with a reason", async () 
       own.map(({ tokenId }) => tokenId).filter((id) => id !== EOS),
       [...tokenIds],
     );
-    for (const { logprob } of own) assert.ok(logprob < 0);
+    for (const { logprob, logprobs } of own) assert.ok(logprob < 0 && logprobs === undefined);
+  }
+  const detailed = await streamed(model.stream("the", { ...options, logprobs: 2 }));
+  for (const { index, logprobs } of detailed.choices) {
+    const own = detailed.chunks.filter((chunk) => chunk.index === index && chunk.tokenId !== EOS);
+    assert.equal(
+      own.map((chunk) => chunk.logprobs),
+      logprobs,
+      "token by token what the choice has in the end",
+    );
   }
 });
 
