@@ -161,3 +161,14 @@ export interface ModelInfo {
   nKvHeads: number;
   headDim: number;
 }
+
+export interface HandlerOptions {
+  /** The name that requests give the model; default: info.name. */
+  modelId?: string;
+  /** Whether pages of other origins may ask: all of them, or the one named. Default: none. */
+  cors?: boolean | string;
+  /** Most bytes of a request's body; default: 4 MiB. */
+  maxBodyBytes?: number;
+  /** Most requests that wait while one is served; the next is refused with status 429. Default: 64. */
+  maxQueue?: number;
+}

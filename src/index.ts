@@ -28,6 +28,7 @@ import { newTextModule } from "./wasm.ts";
 
 export type * from "./api.ts";
 export { type ErrorCode, FurcateError } from "./errors.ts";
+export { openAIHandler } from "./openai.ts";
 
 /** Loads a model from a GGUF file. Errors: see FurcateError; an abort rejects with signal.reason. */
 export async function load(source: Source, options?: LoadOptions): Promise<Model> {
