@@ -15,6 +15,11 @@ export interface LoadOptions {
   /** Run in a Web Worker made from this same file (pages). `workerUrl`: where it lies after bundling. */
   worker?: boolean;
   workerUrl?: string | URL;
+  /**
+   * The bytes of a URL are kept on this device for the next time, which then works offline; default true. Pages: OPFS, else the
+   * Cache API; Deno: the Cache API; nothing elsewhere.
+   */
+  cache?: boolean;
   /** Most tokens of one sequence; default: the model's own. K/V is taken in blocks as needed, so a large value costs nothing by itself. */
   contextLength?: number;
   /** Most bytes for weights, K/V and scratch; default: what the memory plan finds. */

@@ -27,6 +27,7 @@ const KNOWN: Record<keyof LoadOptions, true> = {
   wasm: true,
   worker: true,
   workerUrl: true,
+  cache: true,
   contextLength: true,
   memoryLimit: true,
   onProgress: true,
@@ -42,7 +43,7 @@ export interface Loaded {
 /** Loads a model. Nothing large is allocated before the plan says that it fits. Errors: any code but `device-lost`. */
 export async function loadEngine(source: Source, options: LoadOptions = {}): Promise<Loaded> {
   refuseUnknown(options, KNOWN, "load");
-  const { backend: wanted = "auto", signal } = options;
+  const { backend: wanted = "auto", signal, cache = true } = options;
   checkSignal(signal);
   if (!["auto", "webgpu", "wasm"].includes(wanted)) {
     fail("option", `backend is ${JSON.stringify(wanted)}, expected "auto", "webgpu" or "wasm"`);
@@ -54,7 +55,8 @@ export async function loadEngine(source: Source, options: LoadOptions = {}): Pro
   whole(options.memoryLimit, "memoryLimit", 1);
   const contextWanted = whole(options.contextLength, "contextLength", 1);
 
-  const file = await openSource(source, { signal });
+  if (typeof cache !== "boolean") fail("option", `cache is ${cache}, expected true or false`);
+  const file = await openSource(source, { signal, cache });
   try {
     const gguf = await readGguf(file, { signal });
     const config = readConfig(gguf);
@@ -116,7 +118,7 @@ async function openBackend(model: ModelFile, file: ByteSource, source: Source, o
     const mayHelp =
       error instanceof FurcateError && ["memory", "unsupported", "internal", "device-lost"].includes(error.code);
     if (wanted === "webgpu" || device || !mayHelp) throw error;
-    const again = await openSource(source, { signal: options.signal });
+    const again = await openSource(source, { signal: options.signal, cache: options.cache ?? true });
     try {
       return await onCpu(again, `${opened.name}: ${error.message}`);
     } finally {
@@ -169,7 +171,7 @@ function renewal(engine: Engine, model: ModelFile, source: Source, options: Load
     const again = kept.deref() ?? lost("the model's bytes were given as a buffer that is gone; load it again");
     const opened = await openDevice(options.backend === "webgpu");
     if ("reason" in opened) return lost(opened.reason);
-    const file = await openSource(again, {}).catch((error) =>
+    const file = await openSource(again, { cache: options.cache ?? true }).catch((error) =>
       lost(`its source cannot be read twice: ${error.message}`),
     );
     try {

@@ -5,6 +5,7 @@
 
 import type { Source } from "./api.ts";
 import { FurcateError, fail } from "./errors.ts";
+import { openCached } from "./model-cache.ts";
 
 /** A file's bytes. Every error is a FurcateError, except that an aborted call rejects with `signal.reason`. */
 export interface ByteSource {
@@ -12,6 +13,8 @@ export interface ByteSource {
   readonly name: string;
   /** Bytes; Infinity while a server has not told it. */
   readonly size: number;
+  /** What tells this version of a server's file from others, where it lets that be read: ETag, else the date. */
+  readonly version?: string;
   /** Bytes offset … offset + length, valid for good; fewer only where a source of untold size ends (then `size` is known). */
   read(offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array>;
   /** The same bytes in order, in chunks of any size; each chunk is valid until the next is asked for. Ends early only by an error. */
@@ -20,9 +23,15 @@ export interface ByteSource {
   close(): void;
 }
 
-/** Opens a source: for a URL one request has been answered, for a path the file is open. */
-export async function openSource(source: Source, options: { signal?: AbortSignal } = {}): Promise<ByteSource> {
-  const { signal } = options;
+/**
+ * Opens a source: for a URL one request has been answered, for a path the file is open. `cache`: a URL's bytes are kept on this
+ * device where it has storage for them; then a server that is out of reach is no error as long as everything is there.
+ */
+export async function openSource(
+  source: Source,
+  options: { signal?: AbortSignal; cache?: boolean } = {},
+): Promise<ByteSource> {
+  const { signal, cache } = options;
   signal?.throwIfAborted();
   if (ArrayBuffer.isView(source))
     return bytesSource(new Uint8Array(source.buffer, source.byteOffset, source.byteLength));
@@ -36,7 +45,10 @@ export async function openSource(source: Source, options: { signal?: AbortSignal
   if (isPath && hasFiles()) return openFile(source, source);
   const url = parseUrl(source);
   if (url.protocol === "file:") return openFile(url, url.href);
-  if (url.protocol === "http:" || url.protocol === "https:") return openHttp(url, signal);
+  if (url.protocol === "http:" || url.protocol === "https:") {
+    const open = (headBytes?: number) => openHttp(url, signal, headBytes);
+    return cache ? openCached(url.href.replace(/#.*/, ""), open, signal) : open();
+  }
   if (url.protocol === "data:" || url.protocol === "blob:") {
     const name = `${url.protocol} URL`;
     const response = await arriving(() => fetch(url, { signal }), name, signal);
@@ -200,7 +212,7 @@ interface Body {
   cancel(): void;
 }
 
-async function openHttp(url: URL, openSignal?: AbortSignal): Promise<ByteSource> {
+async function openHttp(url: URL, openSignal?: AbortSignal, headBytes = HEAD_BYTES): Promise<ByteSource> {
   const name = `${url.origin}${url.pathname}`;
   let identity: Identity | undefined;
   /** The file's first bytes, kept until a stream has passed them: head.subarray(0, headLength). */
@@ -442,8 +454,8 @@ async function openHttp(url: URL, openSignal?: AbortSignal): Promise<ByteSource>
   }
 
   await (async () => {
-    following = await request(0, HEAD_BYTES, openSignal);
-    await growHead(Math.min(HEAD_BYTES, following.end), openSignal);
+    following = await request(0, headBytes, openSignal);
+    await growHead(Math.min(headBytes, following.end), openSignal);
   })().catch((error) => {
     for (const body of live) body.cancel();
     throw error;
@@ -453,6 +465,9 @@ async function openHttp(url: URL, openSignal?: AbortSignal): Promise<ByteSource>
     name,
     get size() {
       return size();
+    },
+    get version() {
+      return identity?.etag ?? identity?.modified ?? undefined;
     },
     async read(offset, length, signal) {
       signal?.throwIfAborted();
