@@ -452,13 +452,15 @@ eachBackend(({ name, exact, create }) => {
 
   // -------------------------------------------------------------------------------------------- candidates
 
-  for (const { name: what, vocab, k, edits: nEdits, bound } of cases.CANDIDATES)
+  for (const { name: what, vocab, k, edits: nEdits, levels, bound } of cases.CANDIDATES)
     test(`${name}: candidates, ${what}`, async () => {
       const backend = await create();
       const random = newRandom(vocab);
       const rows = 4;
-      // Steps of 1/8 make many ties.
-      const values = Float32Array.from({ length: rows * vocab }, () => Math.round(32 * random.normal()) / 8);
+      const values = Float32Array.from(
+        { length: rows * vocab },
+        () => Math.round(4 * levels * random.normal()) / levels,
+      );
       const requests: Request[] = Array.from({ length: rows }, (_, row) => ({
         edits: row === 1 ? new Uint32Array(0) : randomEdits(random, vocab, nEdits),
         inverseTemperature: [1, 0, 1.7, 0.3][row],
@@ -485,11 +487,12 @@ eachBackend(({ name, exact, create }) => {
           Float32Array.from(best, (id) => raw[id]),
           `row ${row}: raw`,
         );
-        close([found.rawLse[row]], [reference.logSumExp(raw)], bound, `row ${row}: raw log-sum-exp`);
+        const allowed = exact ? bound : cases.GPU_LSE;
+        close([found.rawLse[row]], [reference.logSumExp(raw)], allowed, `row ${row}: raw log-sum-exp`);
         assert.is(found.target[row], request.target === undefined ? 0 : raw[request.target], `row ${row}: target`);
         if (request.inverseTemperature > 0) {
           const scaled = Float64Array.from(adjusted, (x) => x * request.inverseTemperature);
-          close([found.adjustedLse[row]], [reference.logSumExp(scaled)], bound, `row ${row}: adjusted log-sum-exp`);
+          close([found.adjustedLse[row]], [reference.logSumExp(scaled)], allowed, `row ${row}: adjusted log-sum-exp`);
         }
         sameBits(await backend.logits(logits, row), raw.slice(), `row ${row}: logits after the call`);
       }
@@ -507,8 +510,9 @@ eachBackend(({ name, exact, create }) => {
       const found = await backend.candidates(backend.vector(row), [request], 5);
       const order = Array.from(row.keys()).sort((a, b) => (row[a] === row[b] ? a - b : row[b] - row[a]));
       assert.equal([...found.ids], order.slice(0, 5), what);
-      close(found.rawLse, [reference.logSumExp(row)], { atol: 1e-9, rtol: 1e-13 }, what);
-      close(found.adjustedLse, [reference.logSumExp(row.map((x) => x / 2))], { atol: 1e-9, rtol: 1e-13 }, what);
+      const allowed = exact ? { atol: 1e-9, rtol: 1e-13 } : cases.GPU_LSE;
+      close(found.rawLse, [reference.logSumExp(row)], allowed, what);
+      close(found.adjustedLse, [reference.logSumExp(row.map((x) => x / 2))], allowed, what);
     }
   });
 
@@ -796,9 +800,9 @@ function randomEdits(random: Random, vocab: number, count: number): Edits {
   const floats = new Float32Array(edits.buffer);
   for (const [i, id] of [...ids].sort((a, b) => a - b).entries()) {
     edits[4 * i] = id;
-    floats[4 * i + 1] = random.next() < 0.3 ? random.pick([100, -100]) : random.normal();
-    floats[4 * i + 2] = random.pick([1, 1.3, 0.7]);
-    floats[4 * i + 3] = random.pick([0, 0.5, -1.25]);
+    floats[4 * i + 1] = random.next() < 0.3 ? random.pick([100, -100, -Infinity]) : random.normal();
+    floats[4 * i + 2] = random.pick([1, 1.3, 0.7, 0.01, 100]);
+    floats[4 * i + 3] = random.pick([0, 0.5, -1.25, 0.3]);
   }
   return edits;
 }

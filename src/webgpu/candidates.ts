@@ -1,21 +1,195 @@
-// The best of each row of logits, with what sampling needs besides.
+// The best of each row of logits, with what sampling needs besides: two dispatches, one read for all rows.
+// Knows requests, scratch and results as they lie in buffers; the shaders top_k_groups and top_k find what is in them.
 
-import type { Backend } from "../backend.ts";
+import type { Backend, Candidates, Edits, Request } from "../backend.ts";
 import { fail } from "../errors.ts";
 import type { GpuTensor } from "./buffers.ts";
 import type { Gpu } from "./gpu.ts";
 
+// As in the shaders.
+const CHUNK = 2048;
+const GROUP = 32;
+/** Candidates that the GPU picks at most. More are rare (scores with many alternatives): those rows come back whole. */
+const MOST = 128;
+/** Words of a row's results before its candidates. */
+const HEAD = 8;
+const BROKEN = 0xffffffff;
+const IMPOSSIBLE = 0x007fffff;
+/** No target. */
+const NONE = 0xffffffff;
+/** Edits that there is room for from the start. */
+const EDITS = 4096;
+/** Rows that come back whole are read in pieces of about this size. */
+const PIECE_BYTES = 8 << 20;
+
+/** For rows of `vocab` logits, `maxSamples` at a time; others make the scratch grow. */
 export async function createCandidates(
   gpu: Gpu,
-  _vocab: number,
-  _maxSamples: number,
+  vocab: number,
+  maxSamples: number,
 ): Promise<Pick<Backend, "candidates" | "logits"> & { scratchBytes(): number }> {
+  const [topKGroups, topK] = await Promise.all([gpu.kernels.get("top_k_groups"), gpu.kernels.get("top_k")]);
+
+  const groups = (cols: number) => Math.ceil(cols / GROUP);
+  const chunks = (cols: number) => Math.ceil(cols / CHUNK);
+  const keysStride = (cols: number) => groups(cols) + MOST * GROUP;
+  const needs = {
+    requests: (rows: number, edits: number) => (rows + edits) * 16,
+    keys: (rows: number, cols: number) => rows * keysStride(cols) * 4,
+    stats: (rows: number, cols: number) => rows * chunks(cols) * 16,
+    results: (rows: number) => rows * (HEAD + 3 * MOST) * 4,
+  };
+  let requests = gpu.buffer(needs.requests(maxSamples, EDITS), "requests");
+  let keys = gpu.buffer(needs.keys(maxSamples, vocab), "largest logits");
+  let stats = gpu.buffer(needs.stats(maxSamples, vocab), "sums of logits");
+  let results = gpu.buffer(needs.results(maxSamples), "candidates");
+  let words = new Uint32Array(requests.size / 4);
+
+  /** The buffer where it is large enough, else a larger one in its place. */
+  function atLeast(buffer: GPUBuffer, bytes: number): GPUBuffer {
+    if (bytes <= buffer.size) return buffer;
+    const larger = gpu.buffer(2 ** Math.ceil(Math.log2(bytes)), buffer.label);
+    gpu.free(buffer);
+    return larger;
+  }
+
+  function writeRequests(of: readonly Request[]): void {
+    const count = of.reduce((sum, { edits }) => sum + edits.length / 4, 0);
+    requests = atLeast(requests, needs.requests(of.length, count));
+    if (requests.size > words.byteLength) words = new Uint32Array(requests.size / 4);
+    const floats = new Float32Array(words.buffer);
+    let next = of.length;
+    of.forEach(({ edits, inverseTemperature, target = NONE }, row) => {
+      words.set([next, edits.length / 4, 0, target], row * 4);
+      floats[row * 4 + 2] = inverseTemperature;
+      words.set(edits, next * 4);
+      next += edits.length / 4;
+    });
+    // Nothing that is recorded and not yet submitted reads the requests, so the forward need not be submitted before.
+    gpu.device.queue.writeBuffer(requests, 0, words, 0, next * 4);
+  }
+
+  /** k ≤ MOST */
+  async function best(logits: GpuTensor, of: readonly Request[], k: number): Promise<Candidates> {
+    const { buffer, first, rows, cols, stride } = logits;
+    writeRequests(of);
+    keys = atLeast(keys, needs.keys(rows, cols));
+    stats = atLeast(stats, needs.stats(rows, cols));
+    results = atLeast(results, needs.results(rows));
+    const shape = [groups(cols), chunks(cols), keysStride(cols)];
+    gpu.run(topKGroups, [buffer, requests, keys, stats], [cols, stride / 4, first, ...shape], chunks(cols), rows);
+    gpu.run(topK, [buffer, requests, keys, stats, results], [cols, stride, first, ...shape, k], rows);
+    const width = HEAD + 3 * k;
+    const found = await gpu.read(results, 0, rows * width * 4);
+    return unpack(found, of, k);
+  }
+
+  /** Rows of a tensor. */
+  async function* wholeRows({ buffer, first, rows, cols, stride }: GpuTensor): AsyncGenerator<Float32Array> {
+    const atOnce = Math.max(1, Math.floor(PIECE_BYTES / (stride * 4)));
+    for (let from = 0; from < rows; from += atOnce) {
+      const count = Math.min(atOnce, rows - from);
+      const piece = new Float32Array(await gpu.read(buffer, (first + from) * stride * 4, count * stride * 4));
+      for (let row = 0; row < count; row++) yield piece.subarray(row * stride, row * stride + cols);
+    }
+  }
+
   return {
-    candidates: () => fail("unsupported", "candidates are not computed yet"),
+    async candidates(logits, of, k) {
+      const tensor = logits as GpuTensor;
+      const width = Math.min(k, tensor.cols);
+      if (width <= MOST) return best(tensor, of, width);
+      // The sums, the targets and the errors are the GPU's in any case.
+      const found = newCandidates(tensor.rows, width);
+      const { rawLse, adjustedLse, target } = await best(tensor, of, 1);
+      let row = 0;
+      for await (const raw of wholeRows(tensor)) {
+        bestOfRow(raw, of[row].edits, found, row);
+        row++;
+      }
+      return { ...found, rawLse, adjustedLse, target };
+    },
     async logits(logits, row) {
       const { buffer, first, stride, cols } = logits as GpuTensor;
       return new Float32Array(await gpu.read(buffer, (first + row) * stride * 4, cols * 4));
     },
-    scratchBytes: () => 0,
+    scratchBytes: () =>
+      needs.requests(maxSamples, EDITS) +
+      needs.keys(maxSamples, vocab) +
+      needs.stats(maxSamples, vocab) +
+      needs.results(maxSamples),
   };
+}
+
+const newCandidates = (rows: number, k: number): Candidates => ({
+  k,
+  ids: new Uint32Array(rows * k),
+  adjusted: new Float32Array(rows * k),
+  raw: new Float32Array(rows * k),
+  rawLse: new Float64Array(rows),
+  adjustedLse: new Float64Array(rows),
+  target: new Float32Array(rows),
+});
+
+/** Errors: `format` where a row has logits that are not numbers, or no possible token. */
+function unpack(results: ArrayBuffer, of: readonly Request[], k: number): Candidates {
+  const words = new Uint32Array(results);
+  const floats = new Float32Array(results);
+  const out = newCandidates(of.length, k);
+  of.forEach(({ inverseTemperature }, row) => {
+    const at = row * (HEAD + 3 * k);
+    for (const key of [words[at], words[at + 2]]) {
+      if (key === BROKEN) fail("format", "the model computed logits that are not numbers: its weights are broken");
+      if (key <= IMPOSSIBLE) fail("format", "the logits leave no token possible: all are -Infinity");
+    }
+    out.rawLse[row] = logitOf(words[at]) + Math.log(floats[at + 1]);
+    if (inverseTemperature > 0) {
+      out.adjustedLse[row] = logitOf(words[at + 2]) * inverseTemperature + Math.log(floats[at + 3]);
+    }
+    out.target[row] = floats[at + 4];
+    const from = at + HEAD;
+    out.ids.set(words.subarray(from, from + k), row * k);
+    out.adjusted.set(floats.subarray(from + k, from + 2 * k), row * k);
+    out.raw.set(floats.subarray(from + 2 * k, from + 3 * k), row * k);
+  });
+  return out;
+}
+
+const bits = new Uint32Array(1);
+const float = new Float32Array(bits.buffer);
+
+/** Whole numbers in the order of the floats, 0 and -0 alike. */
+function keyOf(value: number): number {
+  float[0] = value;
+  return (bits[0] > 0x80000000 ? ~bits[0] : bits[0] | 0x80000000) >>> 0;
+}
+
+function logitOf(key: number): number {
+  bits[0] = key >= 0x80000000 ? key ^ 0x80000000 : ~key;
+  return float[0];
+}
+
+/** A logit after an edit, each operation rounded to f32. */
+function adjust(logit: number, bias: number, scale: number, less: number): number {
+  const biased = Math.fround(logit + bias);
+  return Math.fround(Math.fround(biased > 0 ? biased / scale : biased * scale) - less);
+}
+
+/** The k best of a whole row (vocab), without its sums. */
+function bestOfRow(raw: Float32Array, edits: Edits, out: Candidates, row: number): void {
+  const adjusted = raw.slice();
+  const changes = new Float32Array(edits.buffer, edits.byteOffset, edits.length);
+  for (let i = 0; i < edits.length; i += 4) {
+    const id = edits[i];
+    adjusted[id] = adjust(raw[id], changes[i + 1], changes[i + 2], changes[i + 3]);
+  }
+  // A double holds a key and an id: sorted by numbers, best first, equal ones by rising id.
+  const order = Float64Array.from(adjusted, (value, id) => (0xffffffff - keyOf(value)) * 2 ** 21 + id).sort();
+  for (let rank = 0; rank < out.k; rank++) {
+    const id = order[rank] % 2 ** 21;
+    const at = row * out.k + rank;
+    out.ids[at] = id;
+    out.adjusted[at] = adjusted[id];
+    out.raw[at] = raw[id];
+  }
 }
