@@ -39,7 +39,7 @@ const COMPUTE = 4; // GPUShaderStage.COMPUTE; Node has no such global
 
 /** texts: the shaders, by name; tests give broken ones. */
 export function createKernels(device: GPUDevice, texts: Readonly<Record<string, string>> = shaders): Kernels {
-  const compiled = new Map<string, Promise<Kernel>>();
+  const compiled = compiledOn(device, texts);
 
   async function compile(name: string, { constants = {}, head }: KernelOptions): Promise<Kernel> {
     const code = assemble(texts, name, head);
@@ -72,6 +72,17 @@ export function createKernels(device: GPUDevice, texts: Readonly<Record<string, 
     return kernel;
   }
   return { get, tryGet: (name, options) => get(name, options).catch(() => undefined) };
+}
+
+/** Kernels of each device and texts: compiling takes longer than most models of a test. */
+const devices = new WeakMap<GPUDevice, Map<Readonly<Record<string, string>>, Map<string, Promise<Kernel>>>>();
+
+function compiledOn(device: GPUDevice, texts: Readonly<Record<string, string>>): Map<string, Promise<Kernel>> {
+  const byTexts = devices.get(device) ?? new Map<Readonly<Record<string, string>>, Map<string, Promise<Kernel>>>();
+  devices.set(device, byTexts);
+  const compiled = byTexts.get(texts) ?? new Map<string, Promise<Kernel>>();
+  byTexts.set(texts, compiled);
+  return compiled;
 }
 
 const HEAD = /\/\/ head\n[\s\S]*?\/\/ end of head\n/;

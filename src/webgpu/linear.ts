@@ -55,13 +55,7 @@ export async function createLinear(
   const { kernels, limits } = gpu;
   const bindingBytes = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
 
-  async function weight(
-    name: string,
-    type: GgmlType,
-    rows: number,
-    cols: number,
-    read: ReadNext,
-  ): Promise<GpuWeight> {
+  async function weight(name: string, type: GgmlType, rows: number, cols: number, read: ReadNext): Promise<GpuWeight> {
     const layout = layoutOf(type);
     if (!layout || cols % GGML_TYPES[type].blockElements !== 0)
       fail("unsupported", `tensor "${name}": type ${type} with ${cols} columns is not computed`);
@@ -69,7 +63,10 @@ export async function createLinear(
     const panels = Math.ceil(rows / PANEL);
     const most = Math.floor(bindingBytes / (units * UNIT_BYTES));
     if (most === 0)
-      fail("memory", `tensor "${name}": 16 of its rows are ${units * UNIT_BYTES} bytes, a binding holds ${bindingBytes}`);
+      fail(
+        "memory",
+        `tensor "${name}": 16 of its rows are ${units * UNIT_BYTES} bytes, a binding holds ${bindingBytes}`,
+      );
 
     const { head, constants } = layout;
     const ragged = cols % layout.tileColumns === 0 ? 0 : 1;
