@@ -8,15 +8,17 @@
 // block by block with an online softmax; a row's arithmetic is the same whichever rows come with it. So two-part and one-part
 // decoding give equal bits here, and both equal a sample alone.
 
-import { exp1, exp4, max4, sum4 } from "./math";
+import { max4, power1, power4, sum4 } from "./math";
 import { EMPTY, mergeStates } from "./state";
 
 /** Tokens of a block. */
 export const BLOCK: u32 = 32;
 const BLOCK_BYTES: usize = 128; // BLOCK f32
+const LOG2E: f64 = 1.4426950408889634;
+const LN2: f64 = 0.6931471805599453;
 
 // Scratch of `rows` rows of one KV head, from the pointer that every function takes:
-//   queries (rows, headDim), scaled by 1/√headDim, of four rows together (headDim, 4) | sums (rows, headDim) | scores (rows, BLOCK) | top, total (rows) each
+//   queries (rows, headDim), scaled by log2(e)/√headDim so that weights are powers of 2, of four rows together (headDim, 4) | sums (rows, headDim) | scores (rows, BLOCK) | top, total (rows) each
 
 /** Bytes of scratch for `rows` query rows of one KV head. */
 export function attendScratchBytes(rows: u32, headDim: u32): usize {
@@ -165,7 +167,7 @@ export function attendPrefill(
 function gather(q: usize, nTokens: u32, nHeads: u32, nKvHeads: u32, headDim: u32, head: u32, scratch: usize): void {
   const group = nHeads / nKvHeads;
   const rows = nTokens * group;
-  const scale: f32 = 1 / sqrt(<f32>headDim);
+  const scale = <f32>(LOG2E / sqrt(<f64>headDim));
   const rowBytes = <usize>headDim << 2;
   for (let row: u32 = 0; row < rows; row++) {
     const from = q + <usize>((row / group) * nHeads + head * group + (row % group)) * rowBytes;
@@ -315,7 +317,7 @@ function scores1(query: usize, keys: usize, headDim: u32, scores: usize): void {
 }
 
 /**
- * One row's online softmax over a block: scores (BLOCK) become weights e^(score - top), zero from `seen` on; the row's sums and
+ * One row's online softmax over a block: scores (BLOCK) become weights 2^(score - top), zero from `seen` on; the row's sums and
  * total are rescaled where its top rises.
  */
 function soften(scores: usize, seen: u32, sums: usize, headDim: u32, top: usize, total: usize): void {
@@ -330,7 +332,7 @@ function soften(scores: usize, seen: u32, sums: usize, headDim: u32, top: usize,
   const after = max4(best);
   let sum = load<f32>(top + total);
   if (after > before) {
-    const shrink = exp1(before - after);
+    const shrink = power1(before - after);
     sum *= shrink;
     const bytes = <usize>headDim << 2;
     const whole = bytes & ~15;
@@ -341,10 +343,12 @@ function soften(scores: usize, seen: u32, sums: usize, headDim: u32, top: usize,
   const after4 = f32x4.splat(after);
   let added = f32x4.splat(0);
   for (let i: usize = 0; i < BLOCK_BYTES; i += 16) {
-    const weights = exp4(f32x4.sub(v128.load(scores + i), after4));
+    const weights = power4(f32x4.sub(v128.load(scores + i), after4));
     v128.store(scores + i, weights);
     added = f32x4.add(added, weights);
   }
+  // What is not seen weighed 2^-100, too little to change the sum; here it must be nothing, whatever lies in the block.
+  if (seen < BLOCK) memory.fill(scores + (seen << 2), 0, BLOCK_BYTES - (seen << 2));
   store<f32>(top + total, sum + sum4(added));
 }
 
@@ -462,7 +466,7 @@ function finish(
       const total = load<f32>(top + (rows << 2));
       const inverse: f32 = total > 0 ? 1 / total : 0;
       for (let d: usize = 0; d < rowBytes; d += 4) store<f32>(to + d, load<f32>(sums + d) * inverse);
-      store<f32>(toLse, total > 0 ? load<f32>(top) + <f32>Math.log(total) : EMPTY);
+      store<f32>(toLse, total > 0 ? <f32>(<f64>load<f32>(top) * LN2 + Math.log(total)) : EMPTY);
     }
   }
 }
