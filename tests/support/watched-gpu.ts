@@ -1,0 +1,125 @@
+// navigator.gpu as tests need it: the runtime's real one (a software GPU will do), whose devices and buffers are counted.
+// Knows nothing of furcate's backend: it wraps the functions of the WebGPU API.
+
+import { existsSync } from "node:fs";
+
+export interface WatchedDevice {
+  readonly device: GPUDevice;
+  /** Bytes of buffers that are not destroyed. */
+  bytes(): number;
+  /** Sizes of buffers that are not destroyed, by label. */
+  byLabel(): Map<string, number>;
+  /** Buffers made so far. */
+  readonly made: number;
+  /** Most bytes written to the queue that it had not worked off yet. */
+  readonly mostWritten: number;
+  readonly submits: number;
+  readonly maps: number;
+}
+
+export interface WatchedGpu {
+  /** All devices made so far, the newest last. */
+  readonly devices: readonly WatchedDevice[];
+}
+
+/** Puts itself in the place of navigator.gpu; why not, where there is no GPU. */
+export async function watchGpu(): Promise<WatchedGpu | string> {
+  const gpu = await realGpu();
+  if (typeof gpu === "string") return gpu;
+  const probe = await gpu.requestAdapter();
+  if (!probe) return "no adapter";
+  const devices: WatchedDevice[] = [];
+  const owners: unknown[] = [probe];
+  const requestAdapter = async (options?: GPURequestAdapterOptions) => {
+    const adapter = await gpu.requestAdapter(options);
+    if (!adapter) return null;
+    owners.push(adapter);
+    const requestDevice = adapter.requestDevice.bind(adapter);
+    adapter.requestDevice = async (descriptor) => {
+      const device = await requestDevice(descriptor);
+      devices.push(watch(device));
+      return device;
+    };
+    return adapter;
+  };
+  Object.defineProperty(globalThis, "navigator", { value: { gpu: { requestAdapter } }, configurable: true });
+  return { devices };
+}
+
+async function realGpu(): Promise<GPU | string> {
+  const own = (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu;
+  if (own) return own;
+  // Node's Dawn runs on the software GPU that Chromium brings along, where the machine has no other.
+  const icd = "/usr/lib/chromium/vk_swiftshader_icd.json";
+  if (!process.env.VK_ICD_FILENAMES && !process.env.VK_DRIVER_FILES && existsSync(icd))
+    process.env.VK_ICD_FILENAMES = icd;
+  try {
+    const { create } = await import("webgpu");
+    return create([]);
+  } catch (error) {
+    return (error as Error).message;
+  }
+}
+
+function watch(device: GPUDevice): WatchedDevice {
+  const live = new Map<GPUBuffer, { size: number; label: string }>();
+  const counts = { made: 0, mostWritten: 0, submits: 0, maps: 0 };
+  let written = 0;
+  const createBuffer = device.createBuffer.bind(device);
+  device.createBuffer = (descriptor) => {
+    const buffer = createBuffer(descriptor);
+    counts.made++;
+    live.set(buffer, { size: descriptor.size, label: descriptor.label ?? "" });
+    const destroy = buffer.destroy.bind(buffer);
+    buffer.destroy = () => {
+      live.delete(buffer);
+      return destroy();
+    };
+    const mapAsync = buffer.mapAsync.bind(buffer);
+    buffer.mapAsync = (...args) => {
+      counts.maps++;
+      return mapAsync(...args);
+    };
+    return buffer;
+  };
+  const { queue } = device;
+  const writeBuffer = queue.writeBuffer.bind(queue);
+  queue.writeBuffer = ((buffer: GPUBuffer, at: number, data: ArrayBufferView<ArrayBuffer>, ...rest: number[]) => {
+    written += data.byteLength;
+    counts.mostWritten = Math.max(counts.mostWritten, written);
+    return writeBuffer(buffer, at, data, ...rest);
+  }) as typeof queue.writeBuffer;
+  const submit = queue.submit.bind(queue);
+  queue.submit = (commands) => {
+    counts.submits++;
+    return submit(commands);
+  };
+  const onSubmittedWorkDone = queue.onSubmittedWorkDone.bind(queue);
+  queue.onSubmittedWorkDone = async () => {
+    const before = written;
+    const done = await onSubmittedWorkDone();
+    written -= before;
+    return done;
+  };
+  return {
+    device,
+    bytes: () => [...live.values()].reduce((sum, { size }) => sum + size, 0),
+    byLabel() {
+      const sums = new Map<string, number>();
+      for (const { size, label } of live.values()) sums.set(label, (sums.get(label) ?? 0) + size);
+      return sums;
+    },
+    get made() {
+      return counts.made;
+    },
+    get mostWritten() {
+      return counts.mostWritten;
+    },
+    get submits() {
+      return counts.submits;
+    },
+    get maps() {
+      return counts.maps;
+    },
+  };
+}
