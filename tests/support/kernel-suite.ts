@@ -1,0 +1,829 @@
+// Every operation of the backends' contract against float64, one suite for all backends and runtimes, through the contract alone.
+// Cases and bounds are in fixtures/kernel-cases.ts; what is right is in reference.ts. Knows nothing of who runs the tests.
+
+import * as assert from "uvu/assert";
+import type { Backend, Batch, Edits, Request, Shape, States, Tensor } from "../../src/backend.ts";
+import dequant from "../fixtures/dequant.json" with { type: "json" };
+import * as cases from "../fixtures/kernel-cases.ts";
+import {
+  type BackendUnderTest,
+  type Bound,
+  close,
+  newTensor,
+  newWeight,
+  plainBatch,
+  rejects,
+  sameBits,
+  valuesOf,
+} from "./backends.ts";
+import { TENSOR_TYPES } from "./gguf-writer.ts";
+import { newRandom, type Random } from "./random.ts";
+import { randomBlocks } from "./random-model.ts";
+import * as reference from "./reference.ts";
+
+const ROPE_DIM = 32; // of the default shape
+
+const normals = (random: Random, length: number, scale = 1) =>
+  Float32Array.from({ length }, () => scale * random.normal());
+
+/** What takes the tests: uvu's `test`, or another that is like it. */
+export interface Register {
+  (name: string, run: () => Promise<void>): void;
+  after(run: () => void): void;
+}
+
+/** Registers all tests of one backend. */
+export function kernelTests(test: Register, { name, exact, create }: BackendUnderTest): void {
+  const worst = new Map<string, number>(); // error of products of each type
+  test.after(() => {
+    const figures = [...worst].map(([type, error]) => `${type} ${error.toExponential(1)}`).join(", ");
+    console.log(`\nmeasured: ${name}: worst error of products of order 1: ${figures}`);
+  });
+
+  // -------------------------------------------------------------------------------------------- products
+
+  for (const { type, cols: widths, outputs, bound } of cases.LINEAR)
+    for (const cols of widths)
+      test(`${name}: linear ${type}, ${outputs} × ${cols}`, async () => {
+        const random = newRandom(cols);
+        const backend = await create();
+        const most = Math.max(...cases.LINEAR_ROWS);
+        const data = randomBlocks(type, outputs * cols, 1 / Math.sqrt(cols), random, cols);
+        const weights = reference.dequantise(type, data, outputs * cols);
+        const weight = await newWeight(backend, type, outputs, cols, data);
+        const values = normals(random, most * cols);
+        const before = normals(random, most * outputs);
+        const x = await newTensor(backend, values, most, cols, ROPE_DIM);
+        const products = Array.from({ length: most }, (_, row) =>
+          reference.linear(weights, values.subarray(row * cols, (row + 1) * cols)),
+        );
+        const expected = (rows: number, add: boolean) =>
+          Float64Array.from({ length: rows * outputs }, (_, i) => {
+            const product = products[Math.floor(i / outputs)][i % outputs];
+            return add ? before[i] + product : product;
+          });
+
+        const got: { rows: number; add: boolean; values: Float32Array }[] = [];
+        for (const rows of cases.LINEAR_ROWS)
+          for (const add of [false, true]) {
+            const out = await newTensor(backend, before.subarray(0, rows * outputs), rows, outputs, ROPE_DIM);
+            backend[add ? "linearAdd" : "linear"](backend.view(x, 0, rows), weight, out);
+            const result = await valuesOf(backend, out);
+            const error = close(result, expected(rows, add), bound, `${rows} rows${add ? ", added" : ""}`);
+            worst.set(type, Math.max(worst.get(type) ?? 0, error));
+            got.push({ rows, add, values: result });
+          }
+        if (!exact) return;
+        for (const add of [false, true]) {
+          const all = got.find((g) => g.rows === most && g.add === add)!.values;
+          for (const g of got)
+            if (g.add === add) sameBits(g.values, all.subarray(0, g.values.length), `${g.rows} rows of ${most}`);
+        }
+        // Rows that begin elsewhere in the tensor, alone.
+        const out = backend.tensor(1, outputs);
+        for (const row of [1, 6, most - 1]) {
+          backend.linear(backend.view(x, row, 1), weight, out);
+          const all = got.find((g) => g.rows === most && !g.add)!.values;
+          sameBits(await valuesOf(backend, out), all.subarray(row * outputs, (row + 1) * outputs), `row ${row} alone`);
+        }
+      });
+
+  for (const { name: what, value } of cases.LINEAR_STRAINED)
+    test(`${name}: linear, ${what}`, async () => {
+      const cols = 1280;
+      const outputs = 67; // too many for a small matrix
+      const backend = await create();
+      const row = Float32Array.from({ length: cols }, (_, k) => value(k));
+      const x = await newTensor(backend, [...row, ...row, ...row, ...row, ...row], 5, cols, ROPE_DIM);
+      for (const { type } of cases.LINEAR) {
+        const data = randomBlocks(type, outputs * cols, 1, newRandom(7), cols);
+        if (type === "Q8_0") data.subarray(0, 34).fill(0x80, 2); // codes of -128
+        const weights = reference.dequantise(type, data, outputs * cols);
+        const weight = await newWeight(backend, type, outputs, cols, data);
+        const want = reference.linear(weights, row);
+        for (const rows of [1, 5]) {
+          const out = backend.tensor(rows, outputs);
+          backend.linear(backend.view(x, 0, rows), weight, out);
+          const got = await valuesOf(backend, out);
+          for (let i = 0; i < got.length; i++) {
+            const output = i % outputs;
+            const error = Math.abs(got[i] - want[output]);
+            const allowed = strainedBound(row, weights.subarray(output * cols, (output + 1) * cols));
+            if (!(error <= allowed))
+              assert.unreachable(`${type}, ${rows} rows, output ${output}: off by ${error}, allowed ${allowed}`);
+          }
+          if (exact)
+            sameBits(got.subarray(0, outputs), got.subarray(got.length - outputs), `${type}: first and last row`);
+          if (exact && rows === 5) {
+            backend.linear(backend.view(x, 0, 1), weight, backend.view(out, 0, 1));
+            sameBits(
+              (await valuesOf(backend, out)).subarray(0, outputs),
+              got.subarray(0, outputs),
+              `${type}: 1 and 5 rows`,
+            );
+          }
+        }
+      }
+    });
+
+  test(`${name}: a product's result does not take in what padding and scratch held`, async () => {
+    const backend = await create();
+    const random = newRandom(3);
+    const [cols, outputs] = [256, 331];
+    for (const { type } of cases.LINEAR) {
+      const data = randomBlocks(type, outputs * cols, 1 / 16, random, cols);
+      const weight = await newWeight(backend, type, outputs, cols, data);
+      const x = await newTensor(backend, normals(random, 3 * cols), 3, cols, ROPE_DIM);
+      const broken = backend.vector(new Float32Array(cols).fill(NaN));
+      const [out, waste] = [backend.tensor(3, outputs), backend.tensor(1, outputs)];
+      backend.linear(x, weight, out);
+      const before = await valuesOf(backend, out);
+      backend.linear(broken, weight, waste);
+      backend.linear(x, weight, out);
+      sameBits(await valuesOf(backend, out), before, type);
+    }
+  });
+
+  // -------------------------------------------------------------------------------------------- rows of tables
+
+  const types: Readonly<Record<string, { blocks: number; block_elements: number; data: string; values_f32: string }>> =
+    dequant.types;
+  for (const { type } of cases.LINEAR.filter((c) => types[c.type]))
+    test(`${name}: embed ${type}, bit for bit`, async () => {
+      const { blocks, block_elements: cols, data, values_f32 } = types[type];
+      const backend = await create();
+      const want = new Float32Array(bytesOf(values_f32).buffer);
+      // A row a block; then one row of all blocks.
+      const ids = [2, 0, 3, 3, 1];
+      const table = await newWeight(backend, type, blocks, cols, bytesOf(data));
+      const out = backend.tensor(ids.length, cols);
+      backend.embed(table, backend.prepare(plainBatch(ids, ROPE_DIM)), out);
+      const got = await valuesOf(backend, out);
+      for (const [row, id] of ids.entries())
+        sameBits(got.slice(row * cols, (row + 1) * cols), want.slice(id * cols, (id + 1) * cols), `row ${id}`);
+      const wide = await newWeight(backend, type, 1, blocks * cols, bytesOf(data));
+      const row = backend.tensor(1, blocks * cols);
+      backend.embed(wide, backend.prepare(plainBatch([0], ROPE_DIM)), row);
+      sameBits(await valuesOf(backend, row), want, "all blocks in one row");
+    });
+
+  for (const { type, cols: widths } of cases.LINEAR)
+    test(`${name}: embed ${type}, rows of a larger table`, async () => {
+      const cols = widths[1];
+      const rows = 37;
+      const backend = await create();
+      const data = randomBlocks(type, rows * cols, 1, newRandom(5), cols);
+      const want = Float32Array.from(reference.dequantise(type, data, rows * cols));
+      const table = await newWeight(backend, type, rows, cols, data);
+      const ids = Array.from({ length: 64 }, (_, i) => (i * 11) % rows);
+      const out = backend.tensor(64, cols);
+      backend.embed(table, backend.prepare(plainBatch(ids, ROPE_DIM)), out);
+      const got = await valuesOf(backend, out);
+      for (const [row, id] of ids.entries())
+        sameBits(got.slice(row * cols, (row + 1) * cols), want.slice(id * cols, (id + 1) * cols), `row ${id}`);
+    });
+
+  // -------------------------------------------------------------------------------------------- element by element
+
+  for (const { name: what, rows, cols, scale, eps, bound } of cases.RMS_NORM)
+    test(`${name}: rmsNorm, ${what}`, async () => {
+      const random = newRandom(cols);
+      const backend = await create();
+      const values = normals(random, rows * cols, scale);
+      const weight = normals(random, cols);
+      const x = await newTensor(backend, values, rows, cols, ROPE_DIM);
+      const out = backend.tensor(rows, cols);
+      backend.rmsNorm(x, backend.vector(weight), eps, out);
+      const row = (i: number) => values.subarray(i * cols, (i + 1) * cols);
+      const want = Array.from({ length: rows }, (_, i) => [...reference.rmsNorm(row(i), weight, eps)]).flat();
+      close(await valuesOf(backend, out), want, bound, "rows");
+    });
+
+  test(`${name}: rmsNorm of each head by itself, in place`, async () => {
+    const random = newRandom(8);
+    const backend = await create();
+    const [rows, heads, headDim] = [5, 3, 20];
+    const values = normals(random, rows * heads * headDim);
+    const weight = normals(random, headDim);
+    const x = await newTensor(backend, values, rows, heads * headDim, ROPE_DIM);
+    backend.rmsNorm(x, backend.vector(weight), 1e-6, x);
+    const head = (i: number) => values.subarray(i * headDim, (i + 1) * headDim);
+    const want = Array.from({ length: rows * heads }, (_, i) => [...reference.rmsNorm(head(i), weight, 1e-6)]).flat();
+    close(await valuesOf(backend, x), want, { atol: 0, rtol: 1e-6 }, "heads");
+  });
+
+  test(`${name}: addBias`, async () => {
+    const random = newRandom(8);
+    const backend = await create();
+    for (const cols of [1, 7, 33, 64]) {
+      const [values, bias] = [normals(random, 5 * cols), normals(random, cols)];
+      const x = await newTensor(backend, values, 5, cols, ROPE_DIM);
+      backend.addBias(backend.view(x, 1, 3), backend.vector(bias));
+      const isBiased = (i: number) => i >= cols && i < 4 * cols;
+      const want = values.map((value, i) => (isBiased(i) ? value + bias[i % cols] : value));
+      sameBits(await valuesOf(backend, x), want, `${cols} columns`);
+    }
+  });
+
+  test(`${name}: swiglu, gates large and small`, async () => {
+    const backend = await create();
+    const random = newRandom(9);
+    const edges = [0, -0, 1e-30, 1, -1, 20, -20, 87, -87, 88.5, -88.5, 90, -90, 1e4, -1e4, 1e6, -1e6];
+    const gates = Float32Array.from([...edges, ...normals(random, 5 * 51 - edges.length, 8)]);
+    const ups = Float32Array.from(gates, (_, i) => (i < edges.length ? 1 : random.normal()));
+    const want = reference.swiglu(gates, ups);
+    const gate = await newTensor(backend, gates, 5, 51, ROPE_DIM);
+    const up = await newTensor(backend, ups, 5, 51, ROPE_DIM);
+    backend.swiglu(gate, up);
+    close(await valuesOf(backend, gate), want, exact ? cases.SWIGLU_BOUND : cases.GPU_SWIGLU, "swiglu");
+  });
+
+  // -------------------------------------------------------------------------------------------- rotary positions
+
+  for (const { name: what, headDim, ropeDim, pairs, bound } of cases.ROPE)
+    test(`${name}: ropeAppend ${pairs}, ${what}`, async () => {
+      const shape = { nHeads: 4, nKvHeads: 2, headDim, ropeDim, ropePairs: pairs, nLayers: 2 };
+      const cache = await newCache(await create(shape), shape);
+      const { backend } = cache;
+      const random = newRandom(headDim);
+      const tokens = 40;
+      const [q, k, v] = [4, 2, 2].map((heads) => normals(random, tokens * heads * headDim));
+      const angles = Float64Array.from({ length: (tokens * ropeDim) / 2 }, () => 7 * random.normal());
+      const turns = Float32Array.from({ length: 2 * angles.length }, (_, i) =>
+        i & 1 ? Math.sin(angles[i >> 1]) : Math.cos(angles[i >> 1]),
+      );
+      const queries = await newTensor(backend, q, tokens, 4 * headDim, ropeDim);
+      const [keys, values] = [
+        await newTensor(backend, k, tokens, 2 * headDim, ropeDim),
+        await newTensor(backend, v, tokens, 2 * headDim, ropeDim),
+      ];
+      const blocks = cache.take(tokens);
+      const slots = slotsOf(blocks, 0, tokens);
+      const batch = backend.prepare({ ...plainBatch(new Uint32Array(tokens)), turns, slots });
+      backend.ropeAppend(queries, keys, values, 1, batch);
+      const rotated = await valuesOf(backend, queries);
+      const angle = (row: number, i: number) => angles[(row * ropeDim) / 2 + i];
+      close(rotated, turned(q, 4 * headDim, headDim, ropeDim, pairs, angle), bound, "q");
+
+      // K and V show in what attention makes of them: each row a sample that sees all tokens.
+      const context = { length: tokens, blocks };
+      const read = backend.prepare({
+        ...plainBatch(new Uint32Array(tokens), ropeDim),
+        context,
+        tails: noTails(tokens),
+      });
+      const out = backend.tensor(tokens, 4 * headDim);
+      backend.attendOnePart(queries, 1, read, out);
+      const wantK = turned(k, 2 * headDim, headDim, ropeDim, pairs, angle);
+      const want = reference.attendOnePart({
+        nHeads: 4,
+        nKvHeads: 2,
+        headDim,
+        q: rotated,
+        context: { k: byHead(wantK, 2, headDim), v: byHead(v, 2, headDim), tokens },
+        decode: Array.from({ length: tokens }, () => ({ k: [], v: [], tokens: 0 })),
+      });
+      close(await valuesOf(backend, out), want, { ...bound, atol: 3 * bound.atol }, "attention over rotated keys");
+    });
+
+  // -------------------------------------------------------------------------------------------- attention
+
+  for (const c of cases.ATTEND)
+    test(`${name}: attention in two parts and in one, ${c.name}`, async () => {
+      const random = newRandom(c.headDim + c.context);
+      await bothWays(await decodeCase(create, c, () => random.normal()), c.bound, exact);
+    });
+
+  test(`${name}: attention with scores of ±10,000`, async () => {
+    // Queries and keys are whole numbers along one dimension, so that scores are exact and errors are those of the softmax.
+    const c = { nHeads: 2, nKvHeads: 1, headDim: 64, context: 40, decode: [1, 35, 3] };
+    const scores = [1e4, 1e4 - 1, -1e4, 0, 1e4 - 2];
+    let token = 0;
+    const found = await decodeCase(create, c, (kind, i) => {
+      if (kind === "v") return Math.sin(i);
+      if (i % 64 !== 0) return 0;
+      return kind === "q" ? (i % 128 === 0 ? 8 : -8) : scores[token++ % scores.length];
+    });
+    await bothWays(found, cases.LARGE_SCORES, exact);
+  });
+
+  test(`${name}: attention with all scores near -10,000`, async () => {
+    const c = { nHeads: 2, nKvHeads: 1, headDim: 64, context: 40, decode: [1, 35, 3] };
+    const found = await decodeCase(create, c, (kind, i) => {
+      if (kind === "v") return Math.sin(i);
+      if (i % 64 !== 0) return 0;
+      return kind === "q" ? -8 : 1e4 - ((i >> 6) % 5);
+    });
+    await bothWays(found, cases.LARGE_SCORES, exact);
+  });
+
+  test(`${name}: attention over identical keys is the mean`, async () => {
+    const c = { nHeads: 4, nKvHeads: 2, headDim: 20, context: 70, decode: [1, 33, 64] };
+    const found = await decodeCase(create, c, (kind, i) =>
+      kind === "v" ? Math.cos(i) : kind === "k" ? 3 * Math.sin(i % 20) : Math.cos(5 * i),
+    );
+    await bothWays(found, { atol: 1e-6, rtol: 1e-5 }, exact);
+  });
+
+  test(`${name}: empty parts leave no trace of the states before them`, async () => {
+    const c = { nHeads: 2, nKvHeads: 1, headDim: 12, context: 50, decode: [4, 9] };
+    const random = newRandom(1);
+    const { backend, batch, attention, q } = await decodeCase(create, c, () => random.normal());
+    const states = backend.states(2);
+    const empty = { k: [], v: [], tokens: 0 };
+    const bound = { atol: 2e-6, rtol: 1e-5 };
+    await twoParts(backend, q, batch, states);
+    const noContext = { ...batch, context: { blocks: new Uint32Array(0), length: 0 } };
+    const wantTails = reference.attendOnePart({ ...attention, context: empty });
+    close(await twoParts(backend, q, noContext, states), wantTails, bound, "no context");
+    await twoParts(backend, q, batch, states);
+    const noTails = {
+      ...batch,
+      tails: { blocks: [new Uint32Array(0), new Uint32Array(0)], lengths: new Uint32Array(2) },
+    };
+    const wantContext = reference.attendOnePart({ ...attention, decode: [empty, empty] });
+    close(await twoParts(backend, q, noTails, states), wantContext, bound, "no tails");
+  });
+
+  for (const c of cases.PREFILL)
+    test(`${name}: prefill in chunks and at once, ${c.name}`, async () => {
+      const { nHeads, nKvHeads, headDim, cuts, bound } = c;
+      const group = nHeads / nKvHeads;
+      const random = newRandom(headDim);
+      const tokens = cuts[0].reduce((a, b) => a + b);
+      const [q, k, v] = [nHeads, nKvHeads, nKvHeads].map((heads) => normals(random, tokens * heads * headDim));
+      const [keys, values] = [k, v].map((x) => byHead(x, nKvHeads, headDim));
+      const want = new Float64Array(q.length);
+      for (let token = 0; token < tokens; token++)
+        for (let head = 0; head < nHeads; head++) {
+          const at = (token * nHeads + head) * headDim;
+          const from = Math.floor(head / group) * tokens * headDim;
+          const seen = (x: Float64Array) => x.subarray(from, from + (token + 1) * headDim);
+          want.set(reference.attend(q.subarray(at, at + headDim), seen(keys), seen(values)).value, at);
+        }
+
+      const shape = { nHeads, nKvHeads, headDim, ropeDim: headDim, nLayers: 2 };
+      const results: Float32Array[] = [];
+      for (const cut of cuts) {
+        assert.is(
+          cut.reduce((a, b) => a + b),
+          tokens,
+          "a cut of the same tokens",
+        );
+        const cache = await newCache(await create(shape), shape);
+        const { backend } = cache;
+        const blocks = cache.take(tokens);
+        const got = new Float32Array(q.length);
+        let at = 0;
+        for (const rows of cut) {
+          const part = (x: Float32Array, heads: number) =>
+            x.subarray(at * heads * headDim, (at + rows) * heads * headDim);
+          const queries = await newTensor(backend, part(q, nHeads), rows, nHeads * headDim, headDim);
+          const newKeys = await newTensor(backend, part(k, nKvHeads), rows, nKvHeads * headDim, headDim);
+          const newValues = await newTensor(backend, part(v, nKvHeads), rows, nKvHeads * headDim, headDim);
+          const batch = backend.prepare({
+            ...plainBatch(new Uint32Array(rows), headDim),
+            slots: slotsOf(blocks, at, rows),
+            context: { blocks, length: at },
+          });
+          backend.ropeAppend(queries, newKeys, newValues, LAYER, batch);
+          const out = backend.tensor(rows, nHeads * headDim);
+          backend.attendPrefill(queries, LAYER, batch, out);
+          got.set(await valuesOf(backend, out), at * nHeads * headDim);
+          at += rows;
+        }
+        close(got, want, bound, `chunks of ${cut.join(", ")}`);
+        results.push(got);
+      }
+      if (exact) for (const [i, got] of results.entries()) sameBits(got, results[0], `chunks of ${cuts[i].join(", ")}`);
+    });
+
+  test(`${name}: copyBlock copies a block's first tokens in all layers, and leaves the original`, async () => {
+    const shape = { nHeads: 2, nKvHeads: 1, headDim: 12, ropeDim: 12, nLayers: 3 };
+    const { backend, take, append } = await newCache(await create(shape), shape);
+    const random = newRandom(2);
+    const [k, v, otherK, otherV, q] = [20, 20, 5, 5, 2].map((tokens) => normals(random, tokens * 12));
+    const [block] = take(20);
+    const [copy] = take(20);
+    const see = async (of: number, length: number, layer: number) => {
+      const queries = await newTensor(backend, q, 1, 24, 12);
+      const out = backend.tensor(1, 24);
+      const context = { blocks: Uint32Array.of(of), length };
+      const batch = backend.prepare({ ...plainBatch([0], 12), context, tails: noTails(1) });
+      backend.attendOnePart(queries, layer, batch, out);
+      return valuesOf(backend, out);
+    };
+    const want = (keys: Float32Array, values: Float32Array) => {
+      const tokens = keys.length / 12;
+      const context = { k: keys, v: values, tokens };
+      const decode = [{ k: [], v: [], tokens: 0 }];
+      return reference.attendOnePart({ nHeads: 2, nKvHeads: 1, headDim: 12, q, context, decode });
+    };
+    const bound = { atol: 2e-6, rtol: 1e-5 };
+    for (const layer of [0, 1, 2]) await append(k, v, Uint32Array.of(block), 0, layer);
+    const before = await see(block, 20, 2);
+    backend.copyBlock(block, copy, 13);
+    for (const layer of [0, 1, 2]) {
+      await append(otherK, otherV, Uint32Array.of(copy), 13, layer);
+      const joined = (a: Float32Array, b: Float32Array) => Float32Array.from([...a.subarray(0, 13 * 12), ...b]);
+      close(await see(copy, 18, layer), want(joined(k, otherK), joined(v, otherV)), bound, `the copy, layer ${layer}`);
+      close(await see(block, 20, layer), want(k, v), bound, `the original, layer ${layer}`);
+    }
+    sameBits(await see(block, 20, 2), before, "the original");
+  });
+
+  test(`${name}: blocks keep their contents when more are reserved`, async () => {
+    const shape = { nHeads: 1, nKvHeads: 1, headDim: 20, ropeDim: 20, nLayers: 2 };
+    const { backend, take, append } = await newCache(await create(shape), shape);
+    const random = newRandom(4);
+    const [k, v] = [64, 64].map((tokens) => normals(random, tokens * 20));
+    const blocks = take(64);
+    await append(k, v, blocks, 0, LAYER);
+    const q = await newTensor(backend, normals(random, 20), 1, 20, 20);
+    const out = backend.tensor(1, 20);
+    const see = () => {
+      const context = { blocks, length: 64 };
+      const batch = backend.prepare({ ...plainBatch([0], 20), context, tails: noTails(1) });
+      backend.attendOnePart(q, LAYER, batch, out);
+      return valuesOf(backend, out);
+    };
+    const before = await see();
+    const used = backend.usedBytes;
+    backend.reserveBlocks(2000);
+    assert.ok(backend.usedBytes - used >= (2000 - BLOCKS) * backend.blockBytes, "reserved blocks are counted");
+    const reserved = backend.usedBytes;
+    backend.reserveBlocks(1000);
+    assert.is(backend.usedBytes, reserved, "blocks are reserved once");
+    sameBits(await see(), before, "after");
+  });
+
+  // -------------------------------------------------------------------------------------------- candidates
+
+  for (const { name: what, vocab, k, edits: nEdits, levels, bound } of cases.CANDIDATES)
+    test(`${name}: candidates, ${what}`, async () => {
+      const backend = await create();
+      const random = newRandom(vocab);
+      const rows = 4;
+      const values = Float32Array.from(
+        { length: rows * vocab },
+        () => Math.round(4 * levels * random.normal()) / levels,
+      );
+      const requests: Request[] = Array.from({ length: rows }, (_, row) => ({
+        edits: row === 1 ? new Uint32Array(0) : randomEdits(random, vocab, nEdits),
+        inverseTemperature: [1, 0, 1.7, 0.3][row],
+        target: row === 3 ? undefined : random.below(vocab),
+      }));
+      const logits = await newTensor(backend, values, rows, vocab, ROPE_DIM);
+      const found = await backend.candidates(logits, requests, k);
+      const width = Math.min(k, vocab);
+      assert.is(found.k, width);
+      for (const [row, request] of requests.entries()) {
+        const raw = values.subarray(row * vocab, (row + 1) * vocab);
+        const adjusted = edited(raw, request.edits);
+        const order = Array.from(adjusted.keys()).sort((a, b) => adjusted[b] - adjusted[a] || a - b);
+        const best = order.slice(0, width);
+        const part = <T extends { slice(a: number, b: number): T }>(x: T) => x.slice(row * width, (row + 1) * width);
+        assert.equal([...part(found.ids)], best, `row ${row}: ids`);
+        sameBits(
+          part(found.adjusted),
+          Float32Array.from(best, (id) => adjusted[id]),
+          `row ${row}: adjusted`,
+        );
+        sameBits(
+          part(found.raw),
+          Float32Array.from(best, (id) => raw[id]),
+          `row ${row}: raw`,
+        );
+        const allowed = exact ? bound : cases.GPU_LSE;
+        close([found.rawLse[row]], [reference.logSumExp(raw)], allowed, `row ${row}: raw log-sum-exp`);
+        assert.is(found.target[row], request.target === undefined ? 0 : raw[request.target], `row ${row}: target`);
+        if (request.inverseTemperature > 0) {
+          const scaled = Float64Array.from(adjusted, (x) => x * request.inverseTemperature);
+          close([found.adjustedLse[row]], [reference.logSumExp(scaled)], allowed, `row ${row}: adjusted log-sum-exp`);
+        }
+        sameBits(await backend.logits(logits, row), raw.slice(), `row ${row}: logits after the call`);
+      }
+    });
+
+  test(`${name}: candidates of logits of ±10,000, of impossible tokens and of equal ones`, async () => {
+    const backend = await create();
+    const rows = {
+      large: Float32Array.from({ length: 301 }, (_, i) => (i % 3 === 0 ? 1e4 : -1e4) + (i % 7)),
+      impossible: Float32Array.from({ length: 301 }, (_, i) => (i % 50 === 9 ? i : -Infinity)),
+      equal: new Float32Array(301).fill(-2.5),
+    };
+    for (const [what, row] of Object.entries(rows)) {
+      const request = { edits: new Uint32Array(0), inverseTemperature: 0.5 };
+      const found = await backend.candidates(backend.vector(row), [request], 5);
+      const order = Array.from(row.keys()).sort((a, b) => (row[a] === row[b] ? a - b : row[b] - row[a]));
+      assert.equal([...found.ids], order.slice(0, 5), what);
+      const allowed = exact ? { atol: 1e-9, rtol: 1e-13 } : cases.GPU_LSE;
+      close(found.rawLse, [reference.logSumExp(row)], allowed, what);
+      close(found.adjustedLse, [reference.logSumExp(row.map((x) => x / 2))], allowed, what);
+    }
+  });
+
+  // -------------------------------------------------------------------------------------------- errors
+
+  test(`${name}: weights that are infinite or not a number are refused by name and row`, async () => {
+    const backend = await create();
+    for (const { type } of cases.LINEAR)
+      for (const broken of [0x7c00, 0xfc00, 0x7e00]) {
+        const [rows, cols] = [19, 512];
+        const data = randomBlocks(type, rows * cols, 1, newRandom(1), cols);
+        const { blockElements, blockBytes } = TENSOR_TYPES[type];
+        const block = ((17 * cols + 300) / blockElements) | 0;
+        const view = new DataView(data.buffer, block * blockBytes);
+        if (type === "F32")
+          view.setUint32(0, broken === 0x7e00 ? 0x7fc00000 : broken === 0x7c00 ? 0x7f800000 : 0xff800000, true);
+        else if (type === "BF16")
+          view.setUint16(0, broken === 0x7e00 ? 0x7fc0 : broken === 0x7c00 ? 0x7f80 : 0xff80, true);
+        else view.setUint16(type === "Q6_K" ? 208 : 0, broken, true);
+        const load = () => newWeight(backend, type, rows, cols, data);
+        await rejects(load, "format", /"test".*1[67]/, `${type} ${broken.toString(16)}`);
+        if (!["Q4_1", "Q5_1", "Q4_K", "Q5_K"].includes(type)) continue;
+        const minima = randomBlocks(type, rows * cols, 1, newRandom(1), cols);
+        new DataView(minima.buffer).setUint16(block * blockBytes + 2, broken, true);
+        await rejects(() => newWeight(backend, type, rows, cols, minima), "format", /"test"/, `${type}'s minimum`);
+      }
+  });
+
+  test(`${name}: types that are not computed, and rows of no whole blocks`, async () => {
+    const backend = await create();
+    assert.not(backend.computes("Q2_K"));
+    for (const { type } of cases.LINEAR)
+      assert.ok(backend.computes(type as Parameters<typeof backend.computes>[0]), type);
+    await rejects(() => newWeight(backend, "Q2_K", 8, 256, new Uint8Array(8 * 84)), "unsupported", /Q2_K/);
+    await rejects(() => newWeight(backend, "Q4_K", 8, 128, new Uint8Array(8 * 72)), "unsupported", /Q4_K.*128/);
+    await rejects(() => newWeight(backend, "Q8_0", 8, 33, new Uint8Array(8 * 34)), "unsupported", /Q8_0.*33/);
+  });
+
+  test(`${name}: what does not fit the limit is refused, and the rest goes on`, async () => {
+    const limit = 4e6;
+    const backend = await create({ nLayers: 2 }, limit);
+    const x = await newTensor(backend, normals(newRandom(1), 64), 1, 64, ROPE_DIM);
+    const before = await valuesOf(backend, x);
+    await rejects(() => newWeight(backend, "F32", 2000, 1000, new Uint8Array(8e6)), "memory", /"test".*4,000,000/);
+    await rejects(() => backend.tensor(2000, 1000), "memory", /8,000,000/);
+    await rejects(() => backend.reserveBlocks(1000), "memory", /K\/V/);
+    backend.reserveBlocks(3);
+    assert.ok(backend.usedBytes <= limit, `${backend.usedBytes} used`);
+    sameBits(await valuesOf(backend, x), before, "a tensor from before");
+    await rejects(() => backend.tensor(2 ** 20, 2 ** 20), "memory", /./, "4 TiB");
+  });
+
+  test(`${name}: logits that are not numbers are an error, not an answer`, async () => {
+    const backend = await create();
+    const request = { edits: new Uint32Array(0), inverseTemperature: 1 };
+    for (const broken of [NaN, Infinity]) {
+      const logits = Float32Array.from({ length: 100 }, (_, i) => (i === 77 ? broken : i));
+      await rejects(
+        () => backend.candidates(backend.vector(logits), [request], 4),
+        "format",
+        /not numbers/,
+        `${broken}`,
+      );
+    }
+    const sound = await backend.candidates(backend.vector(Float32Array.of(1, 3, 2)), [request], 1);
+    assert.is(sound.ids[0], 1, "usable afterwards");
+  });
+}
+
+const bytesOf = (base64: string) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+
+// ---------------------------------------------------------------------------------------------- products
+
+/**
+ * Activations in blocks of 32 rounded to 16 bits are off by half a step, largest / 65534; f32 sums by their own steps; and blocks
+ * below 1e-30 may be taken for zeros.
+ */
+function strainedBound(x: Float32Array, weights: Float64Array): number {
+  let bound = 0;
+  for (let first = 0; first < x.length; first += 32) {
+    let largest = 0;
+    let size = 0;
+    for (let k = first; k < first + 32; k++) {
+      largest = Math.max(largest, Math.abs(x[k]));
+      size += Math.abs(weights[k]);
+    }
+    bound += size * (largest / 65534 + largest * 4e-6 + 1e-30);
+  }
+  return bound;
+}
+
+// ---------------------------------------------------------------------------------------------- attention
+
+/** The layer under test; layer 0 holds NaN. */
+const LAYER = 1;
+/** Blocks of a cache. */
+const BLOCKS = 180;
+
+interface Cache {
+  readonly backend: Backend;
+  /** Blocks for so many tokens, in no order; their contents are NaN. */
+  take(tokens: number): Uint32Array;
+  /** Puts K and V (tokens, nKvHeads, headDim) into blocks, from place `first` on. */
+  append(k: Float32Array, v: Float32Array, blocks: Uint32Array, first: number, layer: number): Promise<void>;
+}
+
+type CacheShape = Pick<Shape, "nHeads" | "nKvHeads" | "headDim" | "ropeDim" | "nLayers">;
+
+/** A cache whose blocks are all NaN, so that whatever is read beyond their tokens shows. */
+async function newCache(backend: Backend, shape: CacheShape): Promise<Cache> {
+  const { nHeads, nKvHeads, headDim, ropeDim, nLayers } = shape;
+  const { blockTokens, maxRows } = backend;
+  const width = nKvHeads * headDim;
+  const q = backend.tensor(maxRows, nHeads * headDim);
+  const nan = backend.tensor(blockTokens, width);
+  backend.rmsNorm(nan, backend.vector(new Float32Array(width).fill(NaN)), 1, nan);
+  backend.reserveBlocks(BLOCKS);
+  for (let block = 0; block < BLOCKS; block++) {
+    const slots = slotsOf(Uint32Array.of(block), 0, blockTokens);
+    const batch = backend.prepare({ ...plainBatch(new Uint32Array(blockTokens), ropeDim), slots });
+    for (let layer = 0; layer < nLayers; layer++)
+      backend.ropeAppend(backend.view(q, 0, blockTokens), nan, nan, layer, batch);
+  }
+  const random = newRandom(99);
+  const free = Array.from({ length: BLOCKS }, (_, i) => i);
+  return {
+    backend,
+    take(tokens) {
+      const count = Math.ceil(tokens / blockTokens);
+      assert.ok(count <= free.length, "the test's cache is too small");
+      return Uint32Array.from({ length: count }, () => free.splice(random.below(free.length), 1)[0]);
+    },
+    async append(k, v, blocks, first, layer) {
+      const tokens = k.length / width;
+      for (let at = 0; at < tokens; at += maxRows) {
+        const rows = Math.min(maxRows, tokens - at);
+        const part = (x: Float32Array) => x.subarray(at * width, (at + rows) * width);
+        const keys = await newTensor(backend, part(k), rows, width, ropeDim);
+        const values = await newTensor(backend, part(v), rows, width, ropeDim);
+        const slots = slotsOf(blocks, first + at, rows);
+        const batch = backend.prepare({ ...plainBatch(new Uint32Array(rows), ropeDim), slots });
+        backend.ropeAppend(backend.view(q, 0, rows), keys, values, layer, batch);
+      }
+    },
+  };
+}
+
+interface DecodeShape {
+  nHeads: number;
+  nKvHeads: number;
+  headDim: number;
+  /** Tokens that all samples share, and each sample's own. */
+  context: number;
+  decode: readonly number[];
+}
+
+interface DecodeCase {
+  readonly backend: Backend;
+  readonly batch: Batch;
+  readonly q: Tensor;
+  /** The same for the reference. */
+  readonly attention: reference.AttentionCase;
+}
+
+/** Fills a cache and queries with `value` of each number's kind and place. */
+async function decodeCase(
+  create: (shape: Partial<Shape>) => Promise<Backend>,
+  { nHeads, nKvHeads, headDim, context, decode }: DecodeShape,
+  value: (kind: "q" | "k" | "v", i: number) => number,
+): Promise<DecodeCase> {
+  const shape = { nHeads, nKvHeads, headDim, ropeDim: headDim & ~1, nLayers: 2 };
+  const { backend, take, append } = await newCache(await create(shape), shape);
+  const rows = decode.length;
+  const stretch = async (tokens: number) => {
+    const [k, v] = (["k", "v"] as const).map((kind) =>
+      Float32Array.from({ length: tokens * nKvHeads * headDim }, (_, i) => value(kind, i)),
+    );
+    const blocks = take(tokens);
+    await append(k, v, blocks, 0, LAYER);
+    return { blocks, kept: { k: byHead(k, nKvHeads, headDim), v: byHead(v, nKvHeads, headDim), tokens } };
+  };
+  const shared = await stretch(context);
+  const own: Awaited<ReturnType<typeof stretch>>[] = [];
+  for (const tokens of decode) own.push(await stretch(tokens));
+  const q = Float32Array.from({ length: rows * nHeads * headDim }, (_, i) => value("q", i));
+  return {
+    backend,
+    batch: {
+      ...plainBatch(new Uint32Array(rows), shape.ropeDim),
+      context: { blocks: shared.blocks, length: context },
+      tails: { blocks: own.map(({ blocks }) => blocks), lengths: Uint32Array.from(decode) },
+    },
+    q: await newTensor(backend, q, rows, nHeads * headDim, shape.ropeDim),
+    attention: { nHeads, nKvHeads, headDim, q, context: shared.kept, decode: own.map(({ kept }) => kept) },
+  };
+}
+
+async function twoParts(backend: Backend, q: Tensor, batch: Batch, states: States): Promise<Float32Array> {
+  const prepared = backend.prepare(batch);
+  const out = backend.tensor(q.rows, q.cols);
+  backend.attendContext(q, LAYER, prepared, states);
+  backend.attendDecode(q, LAYER, prepared, states);
+  backend.mergeStates(states, prepared, out);
+  return valuesOf(backend, out);
+}
+
+async function onePart(backend: Backend, q: Tensor, batch: Batch): Promise<Float32Array> {
+  const out = backend.tensor(q.rows, q.cols);
+  backend.attendOnePart(q, LAYER, backend.prepare(batch), out);
+  return valuesOf(backend, out);
+}
+
+/** Both paths are right; where a backend promises it, they and each sample alone are equal bit for bit. */
+async function bothWays({ backend, batch, q, attention }: DecodeCase, bound: Bound, exact: boolean): Promise<void> {
+  const want = reference.attendOnePart(attention);
+  const states = backend.states(q.rows + 3);
+  const two = await twoParts(backend, q, batch, states);
+  close(two, want, bound, "two-part");
+  const one = await onePart(backend, q, batch);
+  close(one, want, bound, "one-part");
+  sameBits(await twoParts(backend, q, batch, states), two, "the same states used again");
+  if (!exact) return;
+  sameBits(one, two, "one-part and two-part");
+  const tails = batch.tails!;
+  for (let row = 0; row < q.rows; row += q.rows > 8 ? 5 : 1) {
+    const alone = {
+      ...batch,
+      ids: batch.ids.subarray(0, 1),
+      tails: { blocks: [tails.blocks[row]], lengths: tails.lengths.slice(row, row + 1) },
+    };
+    const query = backend.view(q, row, 1);
+    const theirs = two.subarray(row * q.cols, (row + 1) * q.cols);
+    sameBits(await twoParts(backend, query, alone, states), theirs, `sample ${row} alone, two-part`);
+    sameBits(await onePart(backend, query, alone), theirs, `sample ${row} alone, one-part`);
+  }
+}
+
+const noTails = (rows: number) => ({
+  blocks: Array.from({ length: rows }, () => new Uint32Array(0)),
+  lengths: new Uint32Array(rows),
+});
+
+/** Block and place of `rows` consecutive tokens. */
+function slotsOf(blocks: Uint32Array, first: number, rows: number): Uint32Array {
+  return Uint32Array.from({ length: 2 * rows }, (_, i) => {
+    const token = first + (i >> 1);
+    return i & 1 ? token % 32 : blocks[token >> 5];
+  });
+}
+
+/** (tokens, heads, headDim) to the reference's (heads, tokens, headDim). */
+function byHead(x: ArrayLike<number>, heads: number, headDim: number): Float64Array {
+  const tokens = x.length / (heads * headDim);
+  return Float64Array.from({ length: x.length }, (_, i) => {
+    const [head, token, d] = [Math.floor(i / (tokens * headDim)), Math.floor(i / headDim) % tokens, i % headDim];
+    return x[(token * heads + head) * headDim + d];
+  });
+}
+
+/** Rows of heads, each pair turned by its row's angle. */
+function turned(
+  x: Float32Array,
+  width: number,
+  headDim: number,
+  ropeDim: number,
+  pairs: Shape["ropePairs"],
+  angle: (row: number, pair: number) => number,
+): Float64Array {
+  const out = Float64Array.from(x);
+  for (let head = 0; head < x.length; head += headDim)
+    for (let i = 0; i < ropeDim / 2; i++) {
+      const [a, b] = pairs === "halves" ? [head + i, head + i + ropeDim / 2] : [head + 2 * i, head + 2 * i + 1];
+      const by = angle(Math.floor(head / width), i);
+      out[a] = x[a] * Math.cos(by) - x[b] * Math.sin(by);
+      out[b] = x[a] * Math.sin(by) + x[b] * Math.cos(by);
+    }
+  return out;
+}
+
+// ---------------------------------------------------------------------------------------------- edits
+
+/** `count` edits of different tokens, ids ascending. */
+function randomEdits(random: Random, vocab: number, count: number): Edits {
+  const ids = new Set<number>();
+  while (ids.size < Math.min(count, vocab)) ids.add(random.below(vocab));
+  const edits = new Uint32Array(4 * ids.size);
+  const floats = new Float32Array(edits.buffer);
+  for (const [i, id] of [...ids].sort((a, b) => a - b).entries()) {
+    edits[4 * i] = id;
+    floats[4 * i + 1] = random.next() < 0.3 ? random.pick([100, -100, -Infinity]) : random.normal();
+    floats[4 * i + 2] = random.pick([1, 1.3, 0.7, 0.01, 100]);
+    floats[4 * i + 3] = random.pick([0, 0.5, -1.25, 0.3]);
+  }
+  return edits;
+}
+
+/** Logits after edits, each step in f32 as the contract says. */
+function edited(logits: Float32Array, edits: Edits): Float32Array {
+  const out = logits.slice();
+  const floats = new Float32Array(edits.buffer, edits.byteOffset, edits.length);
+  for (let at = 0; at < edits.length; at += 4) {
+    const biased = Math.fround(out[edits[at]] + floats[at + 1]);
+    const scale = floats[at + 2];
+    out[edits[at]] = Math.fround(biased > 0 ? biased / scale : biased * scale) - floats[at + 3];
+  }
+  return out;
+}
