@@ -115,6 +115,7 @@ export interface Stats {
   backend: "webgpu" | "wasm";
   device: string;
   fallback?: string; // fallback: why the GPU was not used
+  workerFallback?: string; // why the model is not in the worker that was asked for
   attention: "two-part" | "one-part" | "mixed";
   attentionReason: string;
   steps: number;

@@ -7,6 +7,7 @@ import type {
   LoadOptions,
   Message,
   Model,
+  ModelInfo,
   Prefix,
   Prompt,
   Result,
@@ -14,25 +15,33 @@ import type {
   Stream,
   Tokenizer,
 } from "./api.ts";
-import type { Cache, Path } from "./cache.ts";
+import { type CallListener, type Calls, engineCalls, type Held } from "./calls.ts";
+import type { ChatTemplate } from "./chat.ts";
 import { fail } from "./errors.ts";
 import { readGguf } from "./formats/gguf.ts";
-import { checkPrompt, generate, type Listener, prefill, score, trim } from "./generate.ts";
-import { type Loaded, loadEngine } from "./load.ts";
+import { checkLoadOptions, loadEngine } from "./load.ts";
 import { checkSignal, refuseUnknown, resolveOptions, whole } from "./options.ts";
-import { createQueue, type Steps, settled, unlessAborted } from "./queue.ts";
+import { unlessAborted } from "./queue.ts";
 import { rankChoices } from "./rank.ts";
 import { openSource } from "./source.ts";
-import { createTokenizer, tokenizerDataFromGguf, tokenizerDataFromJson } from "./tokenizer.ts";
+import { createTokenizer, type ModelTokenizer, tokenizerDataFromGguf, tokenizerDataFromJson } from "./tokenizer.ts";
 import { newTextModule } from "./wasm.ts";
+import { listenInWorker, loadInWorker, startWorker } from "./worker.ts";
 
 export type * from "./api.ts";
 export { type ErrorCode, FurcateError } from "./errors.ts";
 export { openAIHandler } from "./openai.ts";
 
+// In a worker that load has made of this very file, the model answers from here on; anywhere else nothing happens.
+listenInWorker();
+
 /** Loads a model from a GGUF file. Errors: see FurcateError; an abort rejects with signal.reason. */
-export async function load(source: Source, options?: LoadOptions): Promise<Model> {
-  return createModel(await loadEngine(source, options));
+export async function load(source: Source, options: LoadOptions = {}): Promise<Model> {
+  checkLoadOptions(options);
+  const worker = options.worker ? await startWorker(options) : undefined;
+  if (typeof worker === "object") return createModel(await loadInWorker(worker, source, options));
+  const { engine, ...loaded } = await loadEngine(source, options);
+  return createModel({ ...loaded, calls: engineCalls(engine), workerFallback: worker });
 }
 
 /** A tokenizer alone, without weights: from a GGUF (only its metadata is read) or a Hugging Face tokenizer.json. */
@@ -63,21 +72,19 @@ function parse(bytes: Uint8Array): unknown {
   }
 }
 
-function createModel({ engine, info, chatTemplate }: Loaded): Model {
-  const { tokenizer } = engine;
-  const queue = createQueue();
+/** A model's parts, wherever it runs. */
+interface Parts {
+  readonly calls: Calls;
+  readonly info: ModelInfo;
+  readonly tokenizer: ModelTokenizer;
+  readonly chatTemplate?: ChatTemplate;
+  /** Why it is not in a worker that was asked for. */
+  readonly workerFallback?: string;
+}
 
-  /** Runs in its turn, on a device that works. */
-  const inTurn: typeof queue = (signal, work) =>
-    queue(signal, function* () {
-      open();
-      if (engine.backend.lost && engine.renew) yield* settled(engine.renew());
-      open();
-      return yield* work();
-    });
-
+function createModel({ calls, info, tokenizer, chatTemplate, workerFallback }: Parts): Model {
   function open(): void {
-    if (engine.disposed) fail("disposed", "the model was disposed of");
+    if (calls.disposed) fail("disposed", "the model was disposed of");
   }
 
   function chat(messages: readonly Message[], options?: Parameters<Model["applyChatTemplate"]>[1]) {
@@ -102,17 +109,14 @@ function createModel({ engine, info, chatTemplate }: Loaded): Model {
   async function run(
     ids: () => Uint32Array,
     options: GenerateOptions | undefined,
-    listener?: Listener,
-    before?: (signal: AbortSignal | undefined) => Steps<void>,
+    listener?: CallListener,
+    held?: Held,
   ): Promise<Result> {
     open();
-    const call = resolveOptions(options, engine.config.vocab);
-    const prompt = ids();
-    const result = await inTurn(call.signal, function* () {
-      if (before) yield* before(call.signal);
-      return yield* generate(engine, prompt, call, listener);
-    });
-    // Outside the queue: a ranking may well ask the model something.
+    const call = resolveOptions(options, info.vocabSize);
+    const result = await calls.generate(ids(), call, listener, held);
+    if (workerFallback) result.stats.workerFallback = workerFallback;
+    // When its turn is over: a ranking may well ask the model something.
     if (call.rank) await unlessAborted(rankChoices(result.choices, call.rank, call.answer), call.signal);
     return result;
   }
@@ -120,7 +124,7 @@ function createModel({ engine, info, chatTemplate }: Loaded): Model {
   const model: Model = {
     info,
     get backend() {
-      return engine.backend.kind;
+      return calls.backend;
     },
     tokenizer,
     generate: (prompt, options) => run(() => idsOf(prompt), options),
@@ -136,8 +140,7 @@ function createModel({ engine, info, chatTemplate }: Loaded): Model {
       const top = whole(options.logprobs, "logprobs", 0, info.vocabSize);
       checkSignal(options.signal);
       open();
-      const ids = idsOf(prompt);
-      return inTurn(options.signal, () => score(engine, ids, top, options.signal));
+      return calls.score(idsOf(prompt), top, options.signal);
     },
     applyChatTemplate(messages, options = {}) {
       refuseUnknown(options, { addGenerationPrompt: true, tools: true }, "applyChatTemplate");
@@ -146,39 +149,15 @@ function createModel({ engine, info, chatTemplate }: Loaded): Model {
         .map((part) => part.text)
         .join("");
     },
-    dispose() {
-      engine.disposed = true;
-      engine.backend.dispose();
-    },
+    dispose: () => calls.dispose(),
   };
   return model;
 
   /** Prefills ids and keeps them: a prefix that others continue. */
   async function keep(ids: Uint32Array, signal: AbortSignal | undefined): Promise<Prefix> {
     checkSignal(signal);
-    let cache: Cache; // that holds the path: another one after a lost device
-    let path: Path;
-
-    /** Makes sure, in the call's turn, that the K/V are there. */
-    function* hold(signal: AbortSignal | undefined): Steps<void> {
-      if (cache === engine.cache) return;
-      checkPrompt(engine, ids);
-      const acquired = engine.cache.acquire(ids);
-      try {
-        yield* prefill(engine, acquired, ids, signal, 0);
-        signal?.throwIfAborted();
-        [cache, path] = [engine.cache, acquired];
-      } finally {
-        if (path !== acquired) {
-          acquired.release();
-          trim(engine);
-        }
-      }
-      if (disposed) path.release();
-    }
+    const held = await calls.hold(ids, signal);
     let disposed = false;
-    await inTurn(signal, () => hold(signal));
-
     const joined = (continuation: string | ArrayLike<number>): Uint32Array => {
       if (disposed) fail("disposed", "the prefix was disposed of");
       const more = continuationIds(continuation);
@@ -189,9 +168,9 @@ function createModel({ engine, info, chatTemplate }: Loaded): Model {
     };
     const prefix: Prefix = {
       tokenIds: ids.slice(),
-      generate: (continuation, options) => run(() => joined(continuation), options, undefined, hold),
+      generate: (continuation, options) => run(() => joined(continuation), options, undefined, held),
       stream: (continuation, options = {}) =>
-        createStream(options, (call, listener) => run(() => joined(continuation), call, listener, hold)),
+        createStream(options, (call, listener) => run(() => joined(continuation), call, listener, held)),
       async fork(continuation, options = {}) {
         refuseUnknown(options, { signal: true }, "fork");
         open();
@@ -200,8 +179,7 @@ function createModel({ engine, info, chatTemplate }: Loaded): Model {
       dispose() {
         if (disposed) return;
         disposed = true;
-        path.release();
-        trim(engine);
+        held.release();
       },
       [Symbol.dispose ?? Symbol.for("Symbol.dispose")]() {
         prefix.dispose();
@@ -233,7 +211,7 @@ const describe = (value: unknown) => (value === null ? "null" : typeof value);
 /** A stream over a call that starts at once. Leaving the loop early aborts the call. */
 function createStream(
   options: GenerateOptions,
-  start: (options: GenerateOptions, listener: Listener) => Promise<Result>,
+  start: (options: GenerateOptions, listener: CallListener) => Promise<Result>,
 ): Stream {
   const left = new AbortController();
   const stopped = new Set<number>();
@@ -241,7 +219,7 @@ function createStream(
   let wake = () => {};
   let ended = false;
   const signal = options?.signal instanceof AbortSignal ? AbortSignal.any([options.signal, left.signal]) : left.signal;
-  const listener: Listener = {
+  const listener: CallListener = {
     emit(chunk) {
       chunks.push(chunk);
       wake();
@@ -299,6 +277,7 @@ function createStream(
     [Symbol.asyncIterator]: () => iterator,
     stop(index) {
       stopped.add(index);
+      listener.onStop?.(index);
     },
     result,
   };

@@ -34,41 +34,53 @@ const KNOWN: Record<keyof LoadOptions, true> = {
   signal: true,
 };
 
-export interface Loaded {
-  readonly engine: Engine;
+/** What a file says before its weights. */
+export interface Header {
+  readonly gguf: Gguf;
+  readonly config: ModelConfig;
   readonly info: ModelInfo;
+  readonly text: Engine["text"];
+  readonly tokenizer: ModelTokenizer;
   readonly chatTemplate?: ChatTemplate;
 }
 
-/** Loads a model. Nothing large is allocated before the plan says that it fits. Errors: any code but `device-lost`. */
-export async function loadEngine(source: Source, options: LoadOptions = {}): Promise<Loaded> {
-  refuseUnknown(options, KNOWN, "load");
-  const { backend: wanted = "auto", signal, cache = true } = options;
-  checkSignal(signal);
-  if (!["auto", "webgpu", "wasm"].includes(wanted)) {
-    fail("option", `backend is ${JSON.stringify(wanted)}, expected "auto", "webgpu" or "wasm"`);
-  }
-  if (options.device && wanted === "wasm")
-    fail("option", "backend is wasm, but a device is given: expected one of them");
-  if (options.worker)
-    fail("unsupported", "loading into a Web Worker is not part of this version: call load inside one");
-  whole(options.memoryLimit, "memoryLimit", 1);
-  const contextWanted = whole(options.contextLength, "contextLength", 1);
+export interface Loaded extends Pick<Header, "info" | "tokenizer" | "chatTemplate"> {
+  readonly engine: Engine;
+}
 
-  if (typeof cache !== "boolean") fail("option", `cache is ${cache}, expected true or false`);
+/** Refuses options that load cannot take. Errors: `option`. */
+export function checkLoadOptions(options: LoadOptions): void {
+  refuseUnknown(options, KNOWN, "load");
+  const { backend = "auto", cache = true, worker = false } = options;
+  checkSignal(options.signal);
+  if (!["auto", "webgpu", "wasm"].includes(backend)) {
+    fail("option", `backend is ${JSON.stringify(backend)}, expected "auto", "webgpu" or "wasm"`);
+  }
+  if (options.device && backend === "wasm")
+    fail("option", "backend is wasm, but a device is given: expected one of them");
+  for (const [name, value] of Object.entries({ cache, worker }))
+    if (typeof value !== "boolean") fail("option", `${name} is ${value}, expected true or false`);
+  whole(options.memoryLimit, "memoryLimit", 1);
+  whole(options.contextLength, "contextLength", 1);
+}
+
+/**
+ * Loads a model into this thread, with options that were checked. Nothing large is allocated before the plan says that it fits.
+ * `onHeader` hears the file's first bytes, those before the weights, and the size of all. Errors: any code but `device-lost`.
+ */
+export async function loadEngine(
+  source: Source,
+  options: LoadOptions = {},
+  onHeader?: (bytes: Uint8Array, size: number) => void,
+): Promise<Loaded> {
+  const { signal, cache = true } = options;
   const file = await openSource(source, { signal, cache });
   try {
-    const gguf = await readGguf(file, { signal });
-    const config = readConfig(gguf);
-    const contextLength = contextWanted ?? config.contextLength;
-    if (contextLength > config.contextLength) {
-      fail("option", `contextLength is ${contextLength}, but the model was made for at most ${config.contextLength}`);
-    }
-    const text = await newTextModule(options.wasm);
-    const tokenizer = readTokenizer(text, gguf, config.vocab);
-    const chatTemplate = readChatTemplate(gguf, tokenizer);
-    const tensors = [...gguf.tensors.values()];
-    const model: ModelFile = { gguf, config, text, bytes: tensors.map(endOf).reduce((a, b) => Math.max(a, b)) };
+    const header = await readHeader(file, options);
+    const { gguf, config, info, text, tokenizer, chatTemplate } = header;
+    onHeader?.(await file.read(0, gguf.dataOffset, signal), file.size);
+    const bytes = [...gguf.tensors.values()].map(endOf).reduce((a, b) => Math.max(a, b));
+    const model: ModelFile = { gguf, config, text, bytes };
 
     const engine: Engine = {
       text,
@@ -76,14 +88,38 @@ export async function loadEngine(source: Source, options: LoadOptions = {}): Pro
       ...(await openBackend(model, file, source, options)),
       sampler: createSampler(text, config.vocab),
       tokenizer,
-      contextLength,
+      contextLength: info.contextLength,
       disposed: false,
     };
     if (engine.backend.kind === "webgpu") engine.renew = renewal(engine, model, source, options);
-    return { engine, info: describe(config, tensors, contextLength), chatTemplate };
+    return { engine, info, tokenizer, chatTemplate };
   } finally {
     file.close();
   }
+}
+
+/** Reads a file up to its weights. Errors: `format`, `unsupported`, `option`, `network`, `memory`. */
+export async function readHeader(
+  file: ByteSource,
+  { signal, contextLength: wanted, wasm }: LoadOptions,
+): Promise<Header> {
+  const gguf = await readGguf(file, { signal });
+  const config = readConfig(gguf);
+  const contextLength = wanted ?? config.contextLength;
+  if (contextLength > config.contextLength) {
+    fail("option", `contextLength is ${contextLength}, but the model was made for at most ${config.contextLength}`);
+  }
+  const text = await newTextModule(wasm);
+  const tokenizer = readTokenizer(text, gguf, config.vocab);
+  const chatTemplate = readChatTemplate(gguf, tokenizer);
+  return {
+    gguf,
+    config,
+    info: describe(config, [...gguf.tensors.values()], contextLength),
+    text,
+    tokenizer,
+    chatTemplate,
+  };
 }
 
 const endOf = (tensor: TensorInfo) => tensor.offset + tensor.byteLength;

@@ -131,7 +131,7 @@ function look(job: Job, ms: number): Promise<void> {
 }
 
 /** Resolves in a task of its own, without the delay that timers have in browsers. */
-function nextTask(): Promise<void> {
+export function nextTask(): Promise<void> {
   if (typeof setImmediate === "function") return new Promise((resolve) => setImmediate(resolve));
   if (typeof MessageChannel !== "function" || CONTEXTS) return new Promise((resolve) => setTimeout(resolve, 0));
   return new Promise((resolve) => {

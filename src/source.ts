@@ -33,16 +33,12 @@ export async function openSource(
 ): Promise<ByteSource> {
   const { signal, cache } = options;
   signal?.throwIfAborted();
-  if (ArrayBuffer.isView(source))
-    return bytesSource(new Uint8Array(source.buffer, source.byteOffset, source.byteLength));
-  if (isArrayBuffer(source)) return bytesSource(new Uint8Array(source));
+  if (ArrayBuffer.isView(source) || isArrayBuffer(source)) return bytesSource(bytesOf(source));
   if (typeof Blob !== "undefined" && source instanceof Blob) return blobSource(source, nameOf(source));
   if (typeof source !== "string" && !(source instanceof URL))
     fail("option", `source: got ${describe(source)}; expected a URL, a path, a Blob, an ArrayBuffer or a Uint8Array`);
 
-  // Two letters at least: "C:\models" is a path.
-  const isPath = typeof source === "string" && !/^[a-z][a-z0-9+.-]+:/i.test(source);
-  if (isPath && hasFiles()) return openFile(source, source);
+  if (isPath(source)) return openFile(source, source);
   const url = parseUrl(source);
   if (url.protocol === "file:") return openFile(url, url.href);
   if (url.protocol === "http:" || url.protocol === "https:") {
@@ -55,6 +51,14 @@ export async function openSource(
     return blobSource(await arriving(() => response.blob(), name, signal), name);
   }
   return fail("option", `source: got the scheme "${url.protocol}"; expected http:, https:, file:, data: or blob:`);
+}
+
+/** The same source as another thread can open it: relative to the same place, bytes copied. */
+export function portableSource(source: Source): Source {
+  if (typeof source === "string" || source instanceof URL) return isPath(source) ? source : parseUrl(source).href;
+  const bytes = ArrayBuffer.isView(source) || isArrayBuffer(source) ? source : undefined;
+  // A Blob can be read there again when a device was lost.
+  return bytes ? new File([bytesOf(bytes).slice()], "the given bytes") : source;
 }
 
 /** The first request and the smallest that is worth one, bytes. */
@@ -552,6 +556,16 @@ function parseUrl(source: string | URL): URL {
     return fail("option", `source: "${source}" is no URL; expected text like https://…`, { cause });
   }
 }
+
+/** Whether it names a file here. Two letters make a scheme: "C:\models" is a path. */
+function isPath(source: string | URL): source is string {
+  return typeof source === "string" && !/^[a-z][a-z0-9+.-]+:/i.test(source) && hasFiles();
+}
+
+const bytesOf = (source: ArrayBuffer | Uint8Array) =>
+  ArrayBuffer.isView(source)
+    ? new Uint8Array(source.buffer, source.byteOffset, source.byteLength)
+    : new Uint8Array(source);
 
 /** Node, Deno and what passes for them. */
 function hasFiles(): boolean {

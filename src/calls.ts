@@ -1,0 +1,108 @@
+// What a model is asked to do with ids, and how an engine in this thread does it: each call in its turn, on a device that works.
+// The same interface stands before an engine in a worker. Knows nothing of prompts as text.
+
+import type { Choice, Result, Score } from "./api.ts";
+import type { Cache, Path } from "./cache.ts";
+import { fail } from "./errors.ts";
+import { checkPrompt, type Engine, generate, type Listener, prefill, score, trim } from "./generate.ts";
+import type { CallOptions } from "./options.ts";
+import { createQueue, type Steps, settled } from "./queue.ts";
+
+/** Errors are FurcateErrors; an abort rejects with signal.reason. */
+export interface Calls {
+  readonly backend: "webgpu" | "wasm";
+  readonly disposed: boolean;
+  /** Choices in the order of their index, not ranked. `held`: what the ids begin with, held to be there. */
+  generate(ids: Uint32Array, call: CallOptions, listener?: CallListener, held?: Held): Promise<Result>;
+  score(ids: Uint32Array, top: number | undefined, signal: AbortSignal | undefined): Promise<Score>;
+  /** Prefills ids, and keeps their K/V until they are released. */
+  hold(ids: Uint32Array, signal: AbortSignal | undefined): Promise<Held>;
+  dispose(): void;
+}
+
+export interface CallListener extends Listener {
+  /** Hears of each choice that is stopped; whoever runs the call may set it. */
+  onStop?: (index: Choice["index"]) => void;
+}
+
+export interface Held {
+  release(): void;
+}
+
+/** K/V that an engine in this thread holds. */
+interface HeldHere extends Held {
+  /** Makes sure, in a call's turn, that the K/V are there. */
+  renew(signal: AbortSignal | undefined): Steps<void>;
+}
+
+/** The calls of an engine in this thread. */
+export function engineCalls(engine: Engine): Calls {
+  const queue = createQueue();
+
+  /** Runs in its turn, on a device that works. */
+  const inTurn: typeof queue = (signal, work) =>
+    queue(signal, function* () {
+      open();
+      if (engine.backend.lost && engine.renew) yield* settled(engine.renew());
+      open();
+      return yield* work();
+    });
+
+  function open(): void {
+    if (engine.disposed) fail("disposed", "the model was disposed of");
+  }
+
+  function newHeld(ids: Uint32Array): HeldHere {
+    let cache: Cache; // that holds the path: another one after a lost device
+    let path: Path;
+    let released = false;
+    return {
+      *renew(signal) {
+        if (cache === engine.cache) return;
+        checkPrompt(engine, ids);
+        const acquired = engine.cache.acquire(ids);
+        try {
+          yield* prefill(engine, acquired, ids, signal, 0);
+          signal?.throwIfAborted();
+          [cache, path] = [engine.cache, acquired];
+        } finally {
+          if (path !== acquired) {
+            acquired.release();
+            trim(engine);
+          }
+        }
+        if (released) path.release();
+      },
+      release() {
+        if (released) return;
+        released = true;
+        path.release();
+        trim(engine);
+      },
+    };
+  }
+
+  return {
+    get backend() {
+      return engine.backend.kind;
+    },
+    get disposed() {
+      return engine.disposed;
+    },
+    generate: (ids, call, listener, held) =>
+      inTurn(call.signal, function* () {
+        if (held) yield* (held as HeldHere).renew(call.signal);
+        return yield* generate(engine, ids, call, listener);
+      }),
+    score: (ids, top, signal) => inTurn(signal, () => score(engine, ids, top, signal)),
+    async hold(ids, signal) {
+      const held = newHeld(ids);
+      await inTurn(signal, () => held.renew(signal));
+      return held;
+    },
+    dispose() {
+      engine.disposed = true;
+      engine.backend.dispose();
+    },
+  };
+}
