@@ -7,6 +7,7 @@ import type { Outcome } from "./maze.ts";
 import { bar } from "./panel.ts";
 import { bytes } from "./report.ts";
 import { openScreen, type Paint, paintFor } from "./screen.ts";
+import { harmless, wrap } from "./text.ts";
 
 const FRAME_MS = 50;
 const GAP = 2;
@@ -131,7 +132,10 @@ export function outcomeLines(maze: Maze, outcome: Outcome, columns: number, pain
     paint("dim", `again: --seed ${outcome.seed}`),
     ...(isEstimate ? [paint("dim", `* estimated from ${measured} measured`)] : []),
   ];
-  return columns >= WIDTH ? beside(drawing, table) : [...drawing, ...table];
+  const where = [`computed by ${stats.device}`, ...(stats.fallback ? [`no GPU used: ${stats.fallback}`] : [])]
+    .flatMap((line) => wrap(harmless(line), columns))
+    .map((line) => paint("dim", line));
+  return [...(columns >= WIDTH ? beside(drawing, table) : [...drawing, ...table]), "", ...where];
 }
 
 function draw(maze: Maze, paths: readonly number[][], style: (room: number) => Style, paint: Paint): string[] {
