@@ -289,7 +289,7 @@ test("the maze's table fits its terminal, beside the drawing or below it", () =>
   const beside = outcomeLines(maze, outcome, 79, noPaint);
   assert.ok(drawing.every((line, i) => beside[i].startsWith(line.trimEnd())));
   assert.ok(beside.every((line) => width(line) <= 79));
-  assert.match(beside.slice(24).join("\n"), /^\ncomputed by somewhere$/);
+  assert.match(beside.slice(24).join("\n"), /^\ncomputed by somewhere\nno GPU used: no adapter$/);
   assert.match(beside.join("\n"), /by mean log-prob\. +wrong$/m);
   assert.is(beside.join("\n").includes("estimated"), false, "both paths were measured");
   const below = outcomeLines(maze, outcome, 78, noPaint);
