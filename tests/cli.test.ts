@@ -14,13 +14,20 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import {
   drawMaze,
+  EAST,
   generateMaze,
   mazePrompt,
+  NORTH,
   parseMaze,
   pathText,
+  roomName,
+  SHAPES,
+  SIZE,
+  SOUTH,
   shortestSteps,
   solveMaze,
   verifyPath,
+  WEST,
 } from "../models/maze/maze.ts";
 import { help, parseArguments, parseSize, UsageError } from "../src/cli/arguments.ts";
 import type { Outcome } from "../src/cli/maze.ts";
@@ -258,10 +265,28 @@ test("the maze's figures are those of its paths, and the same seed gives them ag
   assert.equal(run("--seed", "7", "--file", file).choices, choices);
   assert.is.not(run("-n", "1").prompt, prompt, "a new maze without a seed");
 
-  writeFileSync(file, prompt.split("\n").slice(1).join("\n"));
-  const { status, stderr } = furcate(["maze", "--file", file]);
-  assert.is(status, 1);
-  assert.match(stderr, /^furcate: --file: maze has 23 rows of 24 rooms, expected 24 rows of 24\n$/);
+  // One corridor along row after row, with a wall across it after the first.
+  const corridor = Array.from({ length: SIZE }, (_, row) =>
+    Array.from({ length: SIZE }, (_, column) => {
+      const [first, last] = row % 2 === 0 ? [0, SIZE - 1] : [SIZE - 1, 0];
+      const along = (column > 0 ? WEST : 0) + (column < SIZE - 1 ? EAST : 0);
+      const turn =
+        (column === first && row > 1 ? NORTH : 0) + (column === last && row > 0 && row < SIZE - 1 ? SOUTH : 0);
+      return roomName(row * SIZE + column) + SHAPES[along + turn];
+    }).join(""),
+  );
+  for (const [text, message] of [
+    [prompt.split("\n").slice(1).join("\n"), "maze has 23 rows of 24 rooms, expected 24 rows of 24"],
+    ["Which way to the goal?", "the text has one line, expected rows"],
+    [prompt.replace("ba", "xx"), 'row 2 has room "xx" where "ba"'],
+    [[...corridor, "aa→xa:"].join("\n"), "no path from aa to xa"],
+    [prompt.replace(/\n..→/, "\nzz→"), '→..:" names a room outside aa … xx'],
+  ]) {
+    writeFileSync(file, text);
+    const { status, stdout, stderr } = furcate(["maze", "--file", file]);
+    assert.equal([status, stdout], [1, ""]);
+    assert.match(stderr, new RegExp(`^furcate: --file: .*${message}.*\n$`));
+  }
 });
 
 test("the maze's table fits its terminal, beside the drawing or below it", () => {

@@ -4,8 +4,8 @@
 import type { Batch, Shape } from "../../src/backend.ts";
 import { createCpuBackend } from "../../src/cpu/backend.ts";
 import { newCpuModule } from "../../src/wasm.ts";
+import { median } from "../table.ts";
 import { PATHS, SAMPLES, type Steps } from "./steps.ts";
-import { median } from "./table.ts";
 
 /** Tokens of each sample's tail. */
 const TAIL = 16;

@@ -8,13 +8,14 @@ import { parseArgs, promisify } from "node:util";
 import { readConfig } from "../../src/config.ts";
 import { readGguf } from "../../src/formats/gguf.ts";
 import { openSource } from "../../src/source.ts";
+import { refresh } from "../document.ts";
+import { toMarkdown, toText } from "../table.ts";
 import { measureAttention } from "./attention.ts";
 import { findPackage, ROOT } from "./engine.ts";
 import { measureMachine, tokenCost } from "./machine.ts";
 import type { Figures, Job } from "./measure.ts";
 import { comparison, floors, MANY, type Results, SINGLE } from "./report.ts";
 import { measureSteps, stepsTable, switchAdvice } from "./steps.ts";
-import { toMarkdown, toText } from "./table.ts";
 import { findChromium } from "./wllama.ts";
 
 const HELP = `npm run bench:cpu -- [options]
@@ -88,7 +89,7 @@ async function main(): Promise<void> {
     json.attention = attention;
     json.steps = steps;
   }
-  if (options.markdown) refresh(parts);
+  if (options.markdown) refresh(DOCUMENT, parts);
   if (options.json) writeFileSync(options.json, JSON.stringify(json, null, 1));
 }
 
@@ -122,18 +123,6 @@ async function measure(job: Job): Promise<Figures> {
     throw new Error(`${job.engine} failed: ${stderr.trim().split("\n").pop()}`);
   });
   return JSON.parse(stdout.trim().split("\n").pop()!);
-}
-
-/** Puts the parts between their marks in the document. */
-function refresh(parts: Record<string, string>): void {
-  let document = readFileSync(DOCUMENT, "utf8");
-  for (const [name, text] of Object.entries(parts)) {
-    const [begin, end] = [`<!-- measured: ${name} -->`, `<!-- end: ${name} -->`];
-    const [before, rest] = document.split(begin);
-    if (rest === undefined || !rest.includes(end)) throw new Error(`${DOCUMENT} lacks the marks ${begin} … ${end}`);
-    document = `${before}${begin}\n\n${text}\n\n${end}${rest.slice(rest.indexOf(end) + end.length)}`;
-  }
-  writeFileSync(DOCUMENT, document);
 }
 
 /** The engines asked for that are there, and a line for each one that is not. */

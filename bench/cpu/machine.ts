@@ -5,7 +5,7 @@ import { availableParallelism, cpus, loadavg, totalmem } from "node:os";
 import asc from "assemblyscript/asc";
 import { GGML_TYPES, type GgmlType, type Gguf } from "../../src/formats/gguf.ts";
 import { newCpuModule, u8 } from "../../src/wasm.ts";
-import { median } from "./table.ts";
+import { median } from "../table.ts";
 
 export interface Machine {
   text: string;

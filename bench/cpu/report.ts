@@ -1,9 +1,9 @@
 // What the benchmark's first tables say: figures of each engine, ratios, goals, and the floors that this machine sets.
 
 import type { ModelConfig } from "../../src/config.ts";
+import { figure, median, type Row, type Table } from "../table.ts";
 import type { Machine, TokenCost } from "./machine.ts";
 import type { Figures, Job } from "./measure.ts";
-import { figure, median, type Row, type Table } from "./table.ts";
 
 /** Tokens decoded at n = 1, after the first. */
 export const SINGLE = 64;

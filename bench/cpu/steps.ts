@@ -2,8 +2,8 @@
 // two-part attention against one-part, the same prefix for all.
 
 import type { Prefix } from "../../src/api.ts";
+import { figure, type Table } from "../table.ts";
 import { importFurcate } from "./furcate.ts";
-import { figure, type Table } from "./table.ts";
 
 export const SAMPLES = [1, 2, 4, 8, 16, 32, 64];
 export const PATHS = ["two-part", "one-part"] as const;

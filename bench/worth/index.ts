@@ -1,0 +1,105 @@
+// `npm run bench:worth -- --help`: what n samples are worth. The quality of n paths through held-out mazes against the time they take.
+
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, join as pathTo } from "node:path";
+import { parseArgs } from "node:util";
+import { refresh } from "../document.ts";
+import { toMarkdown, toText } from "../table.ts";
+import { chart } from "./chart.ts";
+import { importFurcate, join, measureLatency, measureMazes, modelOf, type Results } from "./measure.ts";
+import { goals, howMeasured, qualityTable, worthTable } from "./report.ts";
+
+const HELP = `npm run bench:worth -- [options]
+  --only PART             quality or latency alone; default: both
+  --backend NAME          wasm or webgpu; default: wasm
+  --first SEED            of the mazes; default 1000
+  --mazes N               for the quality; default 256 (about half an hour on a CPU)
+  --temperatures LIST     for the quality; default 0.5,1,1.4
+  --latency-mazes N       for the latency; default 24
+  --temperature T         for the latency, and of the picture; default 1
+  --json FILE             writes what was measured
+  --join FILES            measures nothing: what was written before (comma-separated) together
+  --markdown              writes docs/worth.md and docs/worth.svg
+Where there are no packages, Node 22.18 and later run it as it is: node bench/worth/index.ts. Needs dist/ and models/maze.gguf.`;
+
+const { values: options } = parseArgs({
+  options: {
+    only: { type: "string" },
+    backend: { type: "string", default: "wasm" },
+    first: { type: "string", default: "1000" },
+    mazes: { type: "string", default: "256" },
+    temperatures: { type: "string", default: "0.5,1,1.4" },
+    "latency-mazes": { type: "string", default: "24" },
+    temperature: { type: "string", default: "1" },
+    json: { type: "string" },
+    join: { type: "string" },
+    markdown: { type: "boolean", default: false },
+    help: { type: "boolean", default: false },
+  },
+});
+if (options.help) console.log(HELP);
+else
+  await main().catch((error) => {
+    console.error(error.message);
+    process.exitCode = 1;
+  });
+
+async function main(): Promise<void> {
+  const root = findRoot();
+  const temperature = number("temperature");
+  const results = options.join
+    ? join(options.join.split(",").map((file) => JSON.parse(readFileSync(file, "utf8")) as Results))
+    : await measure(root, temperature);
+  if (options.json) writeFileSync(options.json, JSON.stringify(results));
+  const tables = [worthTable(results, temperature), qualityTable(results)].filter((table) => table !== undefined);
+  for (const table of tables) console.log(toText(table));
+  console.log(goals(results).join("\n"));
+  if (options.markdown) {
+    const measured = [
+      howMeasured(results),
+      ...tables.map(toMarkdown),
+      goals(results)
+        .map((goal) => `- ${goal}`)
+        .join("\n"),
+    ];
+    refresh(pathTo(root, "docs/worth.md"), { worth: measured.join("\n\n") });
+    writeFileSync(pathTo(root, "docs/worth.svg"), chart(results, temperature));
+  }
+}
+
+async function measure(root: string, temperature: number): Promise<Results> {
+  const { only, backend } = options;
+  if (only !== undefined && only !== "quality" && only !== "latency")
+    throw new Error(`--only: "${only}", expected quality or latency`);
+  if (backend !== "wasm" && backend !== "webgpu") throw new Error(`--backend: "${backend}", expected wasm or webgpu`);
+  const { load } = await importFurcate(root);
+  const open = () => load(modelOf(root), { backend });
+  const seeds = (count: number) => Array.from({ length: count }, (_, i) => number("first") + i);
+  const latency = only === "quality" ? [] : await measureLatency(open, seeds(number("latency-mazes")), temperature);
+  if (only === "latency") return { mazes: [], latency };
+  const model = await open();
+  try {
+    return {
+      mazes: await measureMazes(model, seeds(number("mazes")), options.temperatures.split(",").map(Number)),
+      latency,
+    };
+  } finally {
+    model.dispose();
+  }
+}
+
+function number(name: "first" | "mazes" | "latency-mazes" | "temperature"): number {
+  const value = Number(options[name]);
+  if (!(value >= 0)) throw new Error(`--${name}: "${options[name]}", expected a number`);
+  return value;
+}
+
+/** The repository, also where this program was bundled into another of its folders. */
+function findRoot(): string {
+  let folder = import.meta.dirname;
+  while (!existsSync(pathTo(folder, "models/maze.gguf"))) {
+    if (dirname(folder) === folder) throw new Error("models/maze.gguf is in no folder above this program");
+    folder = dirname(folder);
+  }
+  return folder;
+}
