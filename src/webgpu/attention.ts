@@ -1,8 +1,12 @@
-// Attention and its K/V: the pool of blocks, rotation and storing, context and decode part, their merge.
+// Attention as dispatches: rotation and storing, prefill, context part, tails, each sample by itself, the merge of partial states.
+// Owns how work is cut into slices and tiles of rows, and the layout of states; nothing of models, or of where blocks come from.
 
-import type { Backend, Shape } from "../backend.ts";
-import { fail } from "../errors.ts";
+import type { Backend, PreparedBatch, Shape, States, Tensor } from "../backend.ts";
+import type { GpuBatch, GpuTensor } from "./buffers.ts";
 import type { Gpu } from "./gpu.ts";
+import { paddedHeadDim } from "./kv-layout.ts";
+import { createKvPool } from "./kv-pool.ts";
+import { unmeasuredChoice } from "./switch.ts";
 
 type Family = Pick<
   Backend,
@@ -21,27 +25,189 @@ type Family = Pick<
   | "choosePath"
 > & { scratchBytes(): number };
 
-export async function createAttention(
-  _gpu: Gpu,
-  _shape: Shape,
-  _maxRows: number,
-  _maxSamples: number,
-): Promise<Family> {
-  const none = () => fail("unsupported", "attention is not computed yet");
+/** Partial states: values (parts, rows, nHeads, headDim), each normalised, and the log of their sums of exponentials (parts, rows,
+ *  nHeads). Parts are the context's slices, then a row's tail's own; what a row has no tokens for is not written and not read. */
+interface GpuStates extends States {
+  readonly values: GPUBuffer;
+  readonly lse: GPUBuffer;
+}
+
+/** Lanes of a workgroup of the attention kernels, and tokens of a step. */
+const LANES = 64;
+/** Workgroups of one row tile that fill a large GPU. */
+const WORKGROUPS = 512;
+const MAX_SLICES = 32;
+const LEAST_SLICE = 128;
+/** A tail has so many slices at most. */
+const TAIL_PARTS = 8;
+/** Samples that are attended to by themselves at a time. */
+const ALONE_ROWS = 32;
+
+export interface RowTiles {
+  /** Rows (samples · query heads of a KV head) that share each load of K and V. */
+  readonly rows: number;
+  /** Tiles of that size: each K and V is loaded so many times in all. */
+  readonly count: number;
+}
+
+/** How attendContext cuts its rows on a device with so many bytes of workgroup memory. */
+export function contextTiles(shape: Shape, samples: number, workgroupBytes: number): RowTiles {
+  const all = samples * (shape.nHeads / shape.nKvHeads);
+  const rows = all === 1 ? 1 : all <= 4 ? 4 : 4 * mostVectors(shape, workgroupBytes);
+  return { rows, count: Math.ceil(all / rows) };
+}
+
+/** Vectors of four rows whose queries and weights fit in workgroup memory. */
+function mostVectors(shape: Shape, workgroupBytes: number): number {
+  const bytes = 16 * (paddedHeadDim(shape) + LANES + 8 + 1);
+  return Math.max(1, 2 ** Math.floor(Math.log2(Math.min(4, workgroupBytes / bytes))));
+}
+
+/** maxRows: of a prefill; maxSamples: of a decode step. */
+export async function createAttention(gpu: Gpu, shape: Shape, _maxRows: number, maxSamples: number): Promise<Family> {
+  const { nHeads, nKvHeads, headDim, ropeDim } = shape;
+  const group = nHeads / nKvHeads;
+  const padded = paddedHeadDim(shape);
+  const { kernels, limits } = gpu;
+  const pool = createKvPool(gpu, shape);
+
+  const heads = { N_HEADS: nHeads, N_KV_HEADS: nKvHeads, HEAD_DIM: headDim };
+  const tails = { TAIL_PARTS, TAIL_SLICE: LEAST_SLICE };
+  const workgroupBytes = limits.maxComputeWorkgroupStorageSize;
+  const wide = mostVectors(shape, workgroupBytes);
+  const ownVectors = Math.min(wide, 2 ** Math.ceil(Math.log2(Math.ceil(group / 4))));
+  /** A kernel of tiles of so many rows. */
+  const tiled = (name: string, rows: number, constants = {}) =>
+    kernels.get(name, {
+      constants: { ...heads, ...constants, LANES, VECTORS: Math.ceil(rows / 4) },
+      ...(rows === 1 ? { head: "rows_1" } : {}),
+    });
+  const ownRows = group === 1 ? 1 : 4 * ownVectors;
+  const [ropeAppend, prefill, decode, merge, ...context] = await Promise.all([
+    kernels.get("rope_append", {
+      constants: { ...heads, ROPE_DIM: ropeDim, HALVES: Number(shape.ropePairs === "halves") },
+    }),
+    tiled("attend_prefill", 4 * wide),
+    tiled("attend_decode", ownRows, tails),
+    kernels.get("merge_states", { constants: { N_HEADS: nHeads, HEAD_DIM: headDim, ...tails } }),
+    ...[1, 4, 4 * wide].map((rows) => tiled("attend_context", rows)),
+  ]);
+  const contextKernel = new Map([1, 4, 4 * wide].map((rows, i) => [rows, context[i]]));
+
+  const stateBytes = nHeads * headDim * Float32Array.BYTES_PER_ELEMENT;
+  /** Slices of the longest contexts: enough to fill a GPU with few KV heads, as far as a buffer holds their states. */
+  const mostSlices = Math.max(
+    1,
+    Math.min(
+      MAX_SLICES,
+      Math.floor(WORKGROUPS / nKvHeads),
+      Math.floor(limits.maxStorageBufferBindingSize / (maxSamples * stateBytes)) - TAIL_PARTS,
+    ),
+  );
+  const parts = mostSlices + TAIL_PARTS;
+
+  /** Slices of a context, and tokens of each: from its length alone, so that they change no result when samples come and go. */
+  function slicesOf(ctxLen: number): { slice: number; slices: number } {
+    const slice = Math.max(LEAST_SLICE, Math.ceil(ctxLen / mostSlices / 32) * 32);
+    return { slice, slices: Math.ceil(ctxLen / slice) };
+  }
+  /** No tail in the batch has more slices. */
+  const tailParts = (batch: GpuBatch) => Math.min(TAIL_PARTS, Math.ceil(batch.decLen / LEAST_SLICE));
+
+  function states(rows: number): GpuStates {
+    return {
+      rows,
+      values: gpu.buffer(parts * rows * stateBytes, "attention states"),
+      lse: gpu.buffer(parts * rows * nHeads * 4, "attention states"),
+    };
+  }
+  let alone: GpuStates | undefined;
+
+  /** Parts from `firstPart` on of samples from `first` on, into the states' first rows. */
+  function attendSamples(
+    q: GpuTensor,
+    layer: number,
+    batch: GpuBatch,
+    { rows, values, lse }: GpuStates,
+    part: { first: number; count: number },
+    sample: { first: number; count: number },
+  ): void {
+    const { slice, slices } = slicesOf(batch.ctxLen);
+    const sizes = [q.first, q.stride, rows, slice, slices, part.first, sample.first];
+    const tiles = Math.ceil(group / ownRows);
+    const bindings = [batch.buffer, q.buffer, pool.layer(layer), values, lse];
+    gpu.run(decode, bindings, sizes, nKvHeads * tiles, part.count, sample.count);
+  }
+
+  function mergeRows(
+    { rows, values, lse }: GpuStates,
+    batch: GpuBatch,
+    out: GpuTensor,
+    sample: { first: number; count: number },
+  ): void {
+    const { slice, slices } = slicesOf(batch.ctxLen);
+    const sizes = [sample.first, rows, slice, slices, out.first, out.stride];
+    const x = Math.ceil((nHeads * headDim) / LANES);
+    gpu.run(merge, [batch.buffer, values, lse, out.buffer], sizes, x, sample.count);
+  }
+
   return {
-    blockTokens: 32,
-    blockBytes: 1,
-    maxBlocks: 1,
-    reserveBlocks: none,
-    copyBlock: none,
-    states: none,
-    ropeAppend: none,
-    attendPrefill: none,
-    attendContext: none,
-    attendDecode: none,
-    attendOnePart: none,
-    mergeStates: none,
-    choosePath: none,
-    scratchBytes: () => 0,
+    blockTokens: pool.blockTokens,
+    blockBytes: pool.blockBytes,
+    maxBlocks: pool.maxBlocks,
+    reserveBlocks: pool.reserveBlocks,
+    copyBlock: pool.copyBlock,
+    states,
+    scratchBytes: () => parts * (maxSamples + ALONE_ROWS) * (stateBytes + nHeads * 4),
+
+    ropeAppend(q: Tensor, k: Tensor, v: Tensor, layer: number, batch: PreparedBatch) {
+      const [queries, keys, values] = [q, k, v] as GpuTensor[];
+      const { buffer, rows } = batch as GpuBatch;
+      const units = (nHeads * ropeDim) / 2 + nKvHeads * (padded / 2) + nKvHeads * padded;
+      const sizes = [queries.first, queries.stride, keys.first, values.first, keys.stride];
+      const bindings = [buffer, queries.buffer, keys.buffer, values.buffer, pool.layer(layer)];
+      gpu.run(ropeAppend, bindings, sizes, Math.ceil(units / 64), rows);
+    },
+    attendPrefill(q: Tensor, layer: number, batch: PreparedBatch, out: Tensor) {
+      const [queries, to] = [q, out] as GpuTensor[];
+      const { buffer, rows } = batch as GpuBatch;
+      const sizes = [queries.first, queries.stride, to.first, to.stride];
+      const bindings = [buffer, queries.buffer, pool.layer(layer), to.buffer];
+      gpu.run(prefill, bindings, sizes, nKvHeads, Math.ceil((rows * group) / (4 * wide)));
+    },
+    attendContext(q: Tensor, layer: number, batch: PreparedBatch, states: States) {
+      const queries = q as GpuTensor;
+      const { buffer, rows, ctxLen } = batch as GpuBatch;
+      const { rows: capacity, values, lse } = states as GpuStates;
+      const { slice, slices } = slicesOf(ctxLen);
+      const tiles = contextTiles(shape, rows, workgroupBytes);
+      const kernel = contextKernel.get(tiles.rows);
+      if (!kernel) return;
+      const sizes = [queries.first, queries.stride, capacity, slice];
+      const bindings = [buffer, queries.buffer, pool.layer(layer), values, lse];
+      gpu.run(kernel, bindings, sizes, nKvHeads, slices, tiles.count);
+    },
+    attendDecode(q: Tensor, layer: number, batch: PreparedBatch, states: States) {
+      const { slices } = slicesOf((batch as GpuBatch).ctxLen);
+      const part = { first: slices, count: tailParts(batch as GpuBatch) };
+      attendSamples(q as GpuTensor, layer, batch as GpuBatch, states as GpuStates, part, {
+        first: 0,
+        count: batch.rows,
+      });
+    },
+    mergeStates(states: States, batch: PreparedBatch, out: Tensor) {
+      mergeRows(states as GpuStates, batch as GpuBatch, out as GpuTensor, { first: 0, count: batch.rows });
+    },
+    attendOnePart(q: Tensor, layer: number, batch: PreparedBatch, out: Tensor) {
+      const prepared = batch as GpuBatch;
+      alone ??= states(ALONE_ROWS);
+      const part = { first: 0, count: slicesOf(prepared.ctxLen).slices + tailParts(prepared) };
+      for (let first = 0; first < batch.rows; first += ALONE_ROWS) {
+        const sample = { first, count: Math.min(ALONE_ROWS, batch.rows - first) };
+        attendSamples(q as GpuTensor, layer, prepared, alone, part, sample);
+        mergeRows(alone, prepared, out as GpuTensor, sample);
+      }
+    },
+    choosePath: (nSamples: number) => unmeasuredChoice(nSamples),
   };
 }

@@ -49,7 +49,7 @@ async function webGpu(): Promise<Factory> {
 }
 
 /** Node's Dawn runs on the software GPU that Chromium brings along, where the machine has no other. */
-function softwareDevice() {
+export function softwareDevice() {
   const icd = "/usr/lib/chromium/vk_swiftshader_icd.json";
   if (!process.env.VK_ICD_FILENAMES && !process.env.VK_DRIVER_FILES && existsSync(icd))
     process.env.VK_ICD_FILENAMES = icd;

@@ -29,3 +29,12 @@ export function newRandom(seed: number): Random {
     pick: (from) => from[below(from.length)],
   };
 }
+
+/** The nearest numbers that 16-bit floats hold, so that a cache which stores those keeps them as they are. */
+export function halves(x: ArrayLike<number>): Float32Array {
+  return Float32Array.from(x, (value) => {
+    if (value === 0) return 0;
+    const step = 2 ** (Math.max(-14, Math.floor(Math.log2(Math.abs(value)))) - 10);
+    return Math.round(value / step) * step;
+  });
+}

@@ -1,0 +1,207 @@
+// What the GPU's attention promises beyond the contract's results (kernels.test.ts): each K and V loaded once for a tile of rows,
+// rows that do not feel each other, sizes at the edges of tiles and slices.
+
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { shaders } from "../build/shaders.js";
+import { contextTiles } from "../src/webgpu/attention.ts";
+import type { GpuTensor } from "../src/webgpu/buffers.ts";
+import type { Gpu } from "../src/webgpu/gpu.ts";
+import { type AttentionRig, createAttentionRig, decodeStep, type RigShape } from "./support/attention-rig.ts";
+import { close, sameBits, softwareDevice } from "./support/backends.ts";
+import * as reference from "./support/reference.ts";
+
+const opened = await softwareDevice();
+
+const BOUND = { atol: 3e-6, rtol: 1e-5 };
+
+const CASES = [
+  { name: "257 heads of one KV head", nHeads: 257, nKvHeads: 1, headDim: 8, context: 40, decode: [3] },
+  { name: "260 rows of one KV head", nHeads: 4, nKvHeads: 1, headDim: 16, context: 70, decode: sequence(65) },
+  { name: "group of 3", nHeads: 9, nKvHeads: 3, headDim: 64, context: 129, decode: [1, 0, 200, 33] },
+  { name: "3000 tokens", nHeads: 2, nKvHeads: 1, headDim: 16, context: 3000, decode: [1, 65] },
+  { name: "a tail of 1500 tokens", nHeads: 2, nKvHeads: 2, headDim: 16, context: 10, decode: [1500, 1, 1025] },
+  { name: "256 dimensions", nHeads: 2, nKvHeads: 1, headDim: 256, context: 70, decode: [1, 30] },
+  ...[1, 31, 32, 33, 63, 64, 65, 127, 128, 129, 257].map((context) => ({
+    name: `context of ${context}`,
+    nHeads: 4,
+    nKvHeads: 2,
+    headDim: 20,
+    context,
+    decode: [1, context % 40],
+  })),
+];
+
+function sequence(count: number): number[] {
+  return Array.from({ length: count }, (_, i) => i);
+}
+
+if ("reason" in opened) console.log(`skipped: attention on a GPU: ${opened.reason}`);
+else {
+  const newRig = (shape: RigShape, options = {}) => createAttentionRig(opened, shape, options);
+
+  for (const { name, context, decode, ...shape } of CASES)
+    test(`attention in two parts and in one, ${name}`, async () => {
+      const rig = await newRig(shape);
+      const step = await decodeStep(rig, context, decode);
+      const want = reference.attendOnePart(referenceCase(rig, step));
+      const q = rig.tensor(decode.length, shape.nHeads * shape.headDim, step.q);
+      close(await onePart(rig, q, step.batch), want, BOUND, "one-part");
+      close(await twoParts(rig, q, step.batch), want, BOUND, "two-part");
+      rig.dispose();
+    });
+
+  test("a row's result has the same bits whatever rows come with it", async () => {
+    const decode = [5, 0, 40, 64, 1, 7, 3];
+    for (const shape of [
+      { nHeads: 2, nKvHeads: 2, headDim: 20 },
+      { nHeads: 6, nKvHeads: 2, headDim: 20 },
+    ]) {
+      const rig = await newRig(shape);
+      const { batch, q } = await decodeStep(rig, 200, decode);
+      const width = shape.nHeads * shape.headDim;
+      const all = rig.tensor(decode.length, width, q);
+      const two = await twoParts(rig, all, batch);
+      const one = await onePart(rig, all, batch);
+      for (const rows of [1, 2, 3]) {
+        const some = {
+          ...rig.plain(rows),
+          context: batch.context,
+          tails: {
+            blocks: batch.tails!.blocks.slice(2, 2 + rows),
+            lengths: batch.tails!.lengths.slice(2, 2 + rows),
+          },
+        };
+        const queries = rig.buffers.view(all, 2, rows);
+        const theirs = (x: Float32Array) => x.slice(2 * width, (2 + rows) * width);
+        sameBits(await twoParts(rig, queries, some), theirs(two), `${rows} rows, two-part`);
+        sameBits(await onePart(rig, queries, some), theirs(one), `${rows} rows, one-part`);
+      }
+      rig.dispose();
+    }
+  });
+
+  test("the context's K and V are loaded once for each tile of rows, and by each sample where it is by itself", async () => {
+    const counting = {
+      ...shaders,
+      ...Object.fromEntries(["attend_context", "attend_decode"].map((name) => [name, countingLoads(shaders[name])])),
+    };
+    const shape = { nHeads: 8, nKvHeads: 2, headDim: 20 };
+    const units = (tokens: number) => 2 * 32 * (tokens / 8); // per KV head: K and V of 32 dimensions in units of 8 numbers
+    let loads: GPUBuffer | undefined;
+    const wrap = (gpu: Gpu): Gpu => {
+      const counter = gpu.buffer(4, "loads");
+      loads = counter;
+      return Object.create(gpu, {
+        run: {
+          value: (...[kernel, bindings, ...rest]: Parameters<Gpu["run"]>) =>
+            gpu.run(kernel, kernel.name in COUNTED ? [...bindings, counter] : bindings, ...rest),
+        },
+      });
+    };
+    const rig = await newRig(shape, { texts: counting, wrap });
+    const { batch, q } = await decodeStep(rig, 320, sequence(20).fill(8));
+    const counted = async (run: () => Promise<unknown>) => {
+      rig.gpu.write(loads as GPUBuffer, 0, new Uint32Array(1));
+      await run();
+      return new Uint32Array(await rig.gpu.read(loads as GPUBuffer, 0, 4))[0];
+    };
+    const { maxComputeWorkgroupStorageSize } = rig.gpu.limits;
+    for (const rows of [1, 4, 5, 20]) {
+      const some = {
+        ...rig.plain(rows),
+        context: batch.context,
+        tails: { blocks: batch.tails!.blocks.slice(0, rows), lengths: batch.tails!.lengths.slice(0, rows) },
+      };
+      const tiles = contextTiles(rig.shape, rows, maxComputeWorkgroupStorageSize);
+      assert.is(tiles.count, Math.ceil((4 * rows) / tiles.rows));
+      const queries = rig.tensor(rows, 160, q.subarray(0, rows * 160));
+      const two = await counted(() => twoParts(rig, queries, some));
+      assert.is(two, shape.nKvHeads * (tiles.count * units(320) + rows * units(8)), `${rows} samples, two-part`);
+      const one = await counted(() => onePart(rig, queries, some));
+      assert.is(one, shape.nKvHeads * rows * (units(320) + units(8)), `${rows} samples, one-part`);
+      console.log(
+        `measured: ${rows} samples of 4 heads a KV head: ${two} loads of K and V in two parts, ${one} in one`,
+      );
+    }
+    rig.dispose();
+  });
+
+  test("prefill in any cut has the same bits, 257 rows of a KV head among them", async () => {
+    const shape = { nHeads: 4, nKvHeads: 1, headDim: 12 };
+    const tokens = 130;
+    const results: Float32Array[] = [];
+    for (const cut of [[130], [1, 64, 65], [63, 2, 1, 64]]) {
+      const rig = await newRig(shape);
+      const { q, shared } = await decodeStep(rig, tokens, sequence(tokens).fill(0), 5);
+      let at = 0;
+      const got = new Float32Array(tokens * 48);
+      for (const rows of cut) {
+        const batch = { ...rig.plain(rows), context: { blocks: shared.blocks, length: at } };
+        const queries = rig.tensor(rows, 48, q.subarray(at * 48, (at + rows) * 48));
+        const out = rig.tensor(rows, 48);
+        rig.attention.attendPrefill(queries, 1, rig.buffers.prepare(batch), out);
+        got.set(await rig.values(out), at * 48);
+        at += rows;
+      }
+      for (let token = 0; token < tokens; token += 13) {
+        const seen = (x: Float32Array) => x.subarray(0, (token + 1) * 12);
+        for (let head = 0; head < 4; head++) {
+          const from = token * 48 + head * 12;
+          const want = reference.attend(q.subarray(from, from + 12), seen(shared.k), seen(shared.v)).value;
+          close(got.subarray(from, from + 12), want, BOUND, `token ${token}`);
+        }
+      }
+      results.push(got);
+      rig.dispose();
+    }
+    for (const got of results) sameBits(got, results[0], "another cut");
+  });
+}
+
+type Step = Awaited<ReturnType<typeof decodeStep>>;
+
+function referenceCase(rig: AttentionRig, { q, shared, own }: Step): reference.AttentionCase {
+  const { nHeads, nKvHeads, headDim } = rig.shape;
+  const kept = ({ k, v, tokens }: Step["shared"]) => ({ k: byHead(k, nKvHeads), v: byHead(v, nKvHeads), tokens });
+  /** (tokens, heads, headDim) to (heads, tokens, headDim). */
+  const byHead = (x: Float32Array, heads: number) => {
+    const tokens = x.length / (heads * headDim);
+    return Float64Array.from({ length: x.length }, (_, i) => {
+      const [head, token, d] = [Math.floor(i / (tokens * headDim)), Math.floor(i / headDim) % tokens, i % headDim];
+      return x[(token * heads + head) * headDim + d];
+    });
+  };
+  return { nHeads, nKvHeads, headDim, q, context: kept(shared), decode: own.map(kept) };
+}
+
+async function twoParts({ attention, buffers, tensor, values }: AttentionRig, q: GpuTensor, batch: Step["batch"]) {
+  const states = attention.states(q.rows + 2);
+  const out = tensor(q.rows, q.cols);
+  const prepared = buffers.prepare(batch);
+  attention.attendContext(q, 1, prepared, states);
+  attention.attendDecode(q, 1, prepared, states);
+  attention.mergeStates(states, prepared, out);
+  return values(out);
+}
+
+async function onePart({ attention, buffers, tensor, values }: AttentionRig, q: GpuTensor, batch: Step["batch"]) {
+  const out = tensor(q.rows, q.cols);
+  attention.attendOnePart(q, 1, buffers.prepare(batch), out);
+  return values(out);
+}
+
+const COUNTED = { attend_context: true, attend_decode: true };
+
+/** A shader whose loads of K and V are counted in a binding of its own. */
+function countingLoads(text: string): string {
+  const load = "fn load(at: u32) -> vec4u { return kv[at]; }";
+  assert.ok(text.includes(load), "the shader's one function that loads K and V");
+  return text.replace(
+    load,
+    `@group(0) @binding(6) var<storage, read_write> loads: atomic<u32>;
+     fn load(at: u32) -> vec4u { atomicAdd(&loads, 1u); return kv[at]; }`,
+  );
+}
+
+test.run();
