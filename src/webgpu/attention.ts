@@ -53,7 +53,7 @@ export interface RowTiles {
 /** How attendContext cuts its rows on a device with so many bytes of workgroup memory. */
 export function contextTiles(shape: Shape, samples: number, workgroupBytes: number): RowTiles {
   const all = samples * (shape.nHeads / shape.nKvHeads);
-  const rows = all === 1 ? 1 : all <= 4 ? 4 : 4 * mostVectors(shape, workgroupBytes);
+  const rows = all <= 4 ? 4 : 4 * mostVectors(shape, workgroupBytes);
   return { rows, count: Math.ceil(all / rows) };
 }
 
@@ -82,6 +82,7 @@ export async function createAttention(gpu: Gpu, shape: Shape, _maxRows: number, 
       constants: { ...heads, ...constants, LANES, VECTORS: Math.ceil(rows / 4) },
       ...(rows === 1 ? { head: "rows_1" } : {}),
     });
+  const tileRows = wide === 1 ? [4] : [4, 4 * wide];
   const ownRows = group === 1 ? 1 : 4 * ownVectors;
   const [ropeAppend, prefill, decode, merge, ...context] = await Promise.all([
     kernels.get("rope_append", {
@@ -90,9 +91,9 @@ export async function createAttention(gpu: Gpu, shape: Shape, _maxRows: number, 
     tiled("attend_prefill", 4 * wide),
     tiled("attend_decode", ownRows, tails),
     kernels.get("merge_states", { constants: { N_HEADS: nHeads, HEAD_DIM: headDim, ...tails } }),
-    ...[1, 4, 4 * wide].map((rows) => tiled("attend_context", rows)),
+    ...tileRows.map((rows) => tiled("attend_context", rows)),
   ]);
-  const contextKernel = new Map([1, 4, 4 * wide].map((rows, i) => [rows, context[i]]));
+  const contextKernel = new Map(tileRows.map((rows, i) => [rows, context[i]]));
 
   const stateBytes = nHeads * headDim * Float32Array.BYTES_PER_ELEMENT;
   /** Slices of the longest contexts: enough to fill a GPU with few KV heads, as far as a buffer holds their states. */

@@ -17,7 +17,7 @@ import {
   valuesOf,
 } from "./backends.ts";
 import { TENSOR_TYPES } from "./gguf-writer.ts";
-import { newRandom, type Random } from "./random.ts";
+import { halves, newRandom, type Random } from "./random.ts";
 import { randomBlocks } from "./random-model.ts";
 import * as reference from "./reference.ts";
 
@@ -247,7 +247,7 @@ export function kernelTests(test: Register, { name, exact, create }: BackendUnde
       const { backend } = cache;
       const random = newRandom(headDim);
       const tokens = 40;
-      const [q, k, v] = [4, 2, 2].map((heads) => normals(random, tokens * heads * headDim));
+      const [q, k, v] = [4, 2, 2].map((heads) => halves(normals(random, tokens * heads * headDim)));
       const angles = Float64Array.from({ length: (tokens * ropeDim) / 2 }, () => 7 * random.normal());
       const turns = Float32Array.from({ length: 2 * angles.length }, (_, i) =>
         i & 1 ? Math.sin(angles[i >> 1]) : Math.cos(angles[i >> 1]),
@@ -274,7 +274,9 @@ export function kernelTests(test: Register, { name, exact, create }: BackendUnde
       });
       const out = backend.tensor(tokens, 4 * headDim);
       backend.attendOnePart(queries, 1, read, out);
-      const wantK = turned(k, 2 * headDim, headDim, ropeDim, pairs, angle);
+      // Where the cache holds 16 bits, a key beside a rounding's edge may fall to the other side.
+      const keysAsKept = turned(k, 2 * headDim, headDim, ropeDim, pairs, angle);
+      const wantK = exact ? keysAsKept : halves(keysAsKept);
       const want = reference.attendOnePart({
         nHeads: 4,
         nKvHeads: 2,
@@ -283,7 +285,8 @@ export function kernelTests(test: Register, { name, exact, create }: BackendUnde
         context: { k: byHead(wantK, 2, headDim), v: byHead(v, 2, headDim), tokens },
         decode: Array.from({ length: tokens }, () => ({ k: [], v: [], tokens: 0 })),
       });
-      close(await valuesOf(backend, out), want, { ...bound, atol: 3 * bound.atol }, "attention over rotated keys");
+      const keptBound = { ...bound, atol: exact ? 3 * bound.atol : 1e-4 };
+      close(await valuesOf(backend, out), want, keptBound, "attention over rotated keys");
     });
 
   // -------------------------------------------------------------------------------------------- attention
@@ -295,14 +298,16 @@ export function kernelTests(test: Register, { name, exact, create }: BackendUnde
     });
 
   test(`${name}: attention with scores of ±10,000`, async () => {
-    // Queries and keys are whole numbers along one dimension, so that scores are exact and errors are those of the softmax.
+    // Keys are small whole numbers along two dimensions, so that scores are exact and errors are those of the softmax.
     const c = { nHeads: 2, nKvHeads: 1, headDim: 64, context: 40, decode: [1, 35, 3] };
     const scores = [1e4, 1e4 - 1, -1e4, 0, 1e4 - 2];
-    let token = 0;
+    const keys = scores.map((score) => [Math.round(score / 1e4), score % 1e4 && (score % 1e4) - 1e4]);
     const found = await decodeCase(create, c, (kind, i) => {
       if (kind === "v") return Math.sin(i);
-      if (i % 64 !== 0) return 0;
-      return kind === "q" ? (i % 128 === 0 ? 8 : -8) : scores[token++ % scores.length];
+      const d = i % 64;
+      if (d > 1) return 0;
+      if (kind === "k") return keys[(i >> 6) % 5][d];
+      return [8e4, 8][d] * ((i >> 6) % 2 === 0 ? 1 : -1);
     });
     await bothWays(found, cases.LARGE_SCORES, exact);
   });
@@ -311,8 +316,9 @@ export function kernelTests(test: Register, { name, exact, create }: BackendUnde
     const c = { nHeads: 2, nKvHeads: 1, headDim: 64, context: 40, decode: [1, 35, 3] };
     const found = await decodeCase(create, c, (kind, i) => {
       if (kind === "v") return Math.sin(i);
-      if (i % 64 !== 0) return 0;
-      return kind === "q" ? -8 : 1e4 - ((i >> 6) % 5);
+      const d = i % 64;
+      if (d > 1) return 0;
+      return kind === "q" ? [-8e4, -8][d] : [1, -((i >> 6) % 5)][d];
     });
     await bothWays(found, cases.LARGE_SCORES, exact);
   });
@@ -351,7 +357,7 @@ export function kernelTests(test: Register, { name, exact, create }: BackendUnde
       const group = nHeads / nKvHeads;
       const random = newRandom(headDim);
       const tokens = cuts[0].reduce((a, b) => a + b);
-      const [q, k, v] = [nHeads, nKvHeads, nKvHeads].map((heads) => normals(random, tokens * heads * headDim));
+      const [q, k, v] = [nHeads, nKvHeads, nKvHeads].map((heads) => halves(normals(random, tokens * heads * headDim)));
       const [keys, values] = [k, v].map((x) => byHead(x, nKvHeads, headDim));
       const want = new Float64Array(q.length);
       for (let token = 0; token < tokens; token++)
@@ -402,7 +408,7 @@ export function kernelTests(test: Register, { name, exact, create }: BackendUnde
     const shape = { nHeads: 2, nKvHeads: 1, headDim: 12, ropeDim: 12, nLayers: 3 };
     const { backend, take, append } = await newCache(await create(shape), shape);
     const random = newRandom(2);
-    const [k, v, otherK, otherV, q] = [20, 20, 5, 5, 2].map((tokens) => normals(random, tokens * 12));
+    const [k, v, otherK, otherV, q] = [20, 20, 5, 5, 2].map((tokens) => halves(normals(random, tokens * 12)));
     const [block] = take(20);
     const [copy] = take(20);
     const see = async (of: number, length: number, layer: number) => {
@@ -449,10 +455,10 @@ export function kernelTests(test: Register, { name, exact, create }: BackendUnde
     };
     const before = await see();
     const used = backend.usedBytes;
-    backend.reserveBlocks(2000);
+    await backend.reserveBlocks(2000);
     assert.ok(backend.usedBytes - used >= (2000 - BLOCKS) * backend.blockBytes, "reserved blocks are counted");
     const reserved = backend.usedBytes;
-    backend.reserveBlocks(1000);
+    await backend.reserveBlocks(1000);
     assert.is(backend.usedBytes, reserved, "blocks are reserved once");
     sameBits(await see(), before, "after");
   });
@@ -566,7 +572,7 @@ export function kernelTests(test: Register, { name, exact, create }: BackendUnde
     await rejects(() => newWeight(backend, "F32", 2000, 1000, new Uint8Array(8e6)), "memory", /"test".*4,000,000/);
     await rejects(() => backend.tensor(2000, 1000), "memory", /8,000,000/);
     await rejects(() => backend.reserveBlocks(1000), "memory", /K\/V/);
-    backend.reserveBlocks(3);
+    await backend.reserveBlocks(3);
     assert.ok(backend.usedBytes <= limit, `${backend.usedBytes} used`);
     sameBits(await valuesOf(backend, x), before, "a tensor from before");
     await rejects(() => backend.tensor(2 ** 20, 2 ** 20), "memory", /./, "4 TiB");
@@ -636,7 +642,7 @@ async function newCache(backend: Backend, shape: CacheShape): Promise<Cache> {
   const q = backend.tensor(maxRows, nHeads * headDim);
   const nan = backend.tensor(blockTokens, width);
   backend.rmsNorm(nan, backend.vector(new Float32Array(width).fill(NaN)), 1, nan);
-  backend.reserveBlocks(BLOCKS);
+  await backend.reserveBlocks(BLOCKS);
   for (let block = 0; block < BLOCKS; block++) {
     const slots = slotsOf(Uint32Array.of(block), 0, blockTokens);
     const batch = backend.prepare({ ...plainBatch(new Uint32Array(blockTokens), ropeDim), slots });
@@ -695,7 +701,7 @@ async function decodeCase(
   const rows = decode.length;
   const stretch = async (tokens: number) => {
     const [k, v] = (["k", "v"] as const).map((kind) =>
-      Float32Array.from({ length: tokens * nKvHeads * headDim }, (_, i) => value(kind, i)),
+      halves(Float32Array.from({ length: tokens * nKvHeads * headDim }, (_, i) => value(kind, i))),
     );
     const blocks = take(tokens);
     await append(k, v, blocks, 0, LAYER);
