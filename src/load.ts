@@ -195,16 +195,25 @@ async function fill(
   }
 }
 
+/** Bytes are the caller's, and are held no longer than the caller keeps them; all else can be held. */
+const reference = (source: Source): (() => Source | undefined) =>
+  source instanceof ArrayBuffer || ArrayBuffer.isView(source) ? weakly(source) : strongly(source);
+
+const strongly = (source: Source) => () => source;
+/** Of its own, since functions made in one place hold all that any of them uses. */
+function weakly<T extends object>(source: T): () => T | undefined {
+  const weak = new WeakRef(source);
+  return () => weak.deref();
+}
+
 /** What the next call after a lost device does first: a new device with the weights read again. Prefixes prefill from their ids. */
 function renewal(engine: Engine, model: ModelFile, source: Source, options: LoadOptions): () => Promise<void> {
-  // Bytes are the caller's: they can be read again for as long as the caller keeps them.
-  const isBytes = source instanceof ArrayBuffer || ArrayBuffer.isView(source);
-  const kept = isBytes ? new WeakRef(source) : { deref: () => source };
+  const sourceAgain = reference(source);
   return async () => {
     const lost = (why: string): never =>
       fail("device-lost", `the GPU device was lost, and no other can take over: ${why}`);
     if (options.device) lost("it was the one given to load; load the model again with a new one");
-    const again = kept.deref() ?? lost("the model's bytes were given as a buffer that is gone; load it again");
+    const again = sourceAgain() ?? lost("the model's bytes were given as a buffer that is gone; load it again");
     const opened = await openDevice(options.backend === "webgpu");
     if ("reason" in opened) return lost(opened.reason);
     const file = await openSource(again, { cache: options.cache ?? true }).catch((error) =>

@@ -57,7 +57,7 @@ if (typeof watched === "string") {
 
   test("a step is one submit and one map, and makes no buffers", async () => {
     const model = await load(file, { backend: "webgpu" });
-    const options = { n: 3, seed: 5, maxTokens: 20, ignoreEos: true };
+    const options = { n: 3, seed: 5, maxTokens: 20, ignoreEos: true, topK: 20 }; // so that candidates decide every draw
     await model.generate("count", options);
     const watch = newest();
     const before = { submits: watch.submits, maps: watch.maps, made: watch.made };
