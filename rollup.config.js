@@ -23,7 +23,7 @@ export default [
   },
   {
     input: "src/index.ts",
-    output: { file: "dist/furcate.d.ts", format: "es", banner: '/// <reference lib="esnext.disposable" />' },
+    output: { file: "dist/furcate.d.ts", format: "es" },
     plugins: [dts()],
   },
 ];

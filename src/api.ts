@@ -52,7 +52,11 @@ export interface Model {
   applyChatTemplate(messages: Message[], options?: { addGenerationPrompt?: boolean; tools?: unknown[] }): string;
   dispose(): void;
 }
-export interface Prefix extends Disposable {
+/** What `using` asks for, where the language knows it. */
+type Disposing = {
+  [Key in typeof Symbol extends { readonly dispose: infer Dispose extends symbol } ? Dispose : never]: () => void;
+};
+export interface Prefix extends Disposing {
   readonly tokenIds: Uint32Array;
   generate(continuation: string | ArrayLike<number>, options?: GenerateOptions): Promise<Result>;
   stream(continuation: string | ArrayLike<number>, options?: GenerateOptions): Stream;

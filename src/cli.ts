@@ -5,12 +5,22 @@ import { basename } from "node:path";
 import { addAbortSignal } from "node:stream";
 import { text as readAll } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
-import { FurcateError, load, loadTokenizer, type Model, type Prompt, type Result, type Stream } from "furcate";
+import {
+  FurcateError,
+  load,
+  loadTokenizer,
+  type Model,
+  openAIHandler,
+  type Prompt,
+  type Result,
+  type Stream,
+} from "furcate";
 import { type Arguments, help, parseArguments, UsageError } from "./cli/arguments.ts";
 import { runMaze } from "./cli/maze.ts";
 import { bar, panelLines, type Row } from "./cli/panel.ts";
 import { bytes, choiceTable, json, plainChoices, statistics } from "./cli/report.ts";
 import { openScreen, paintFor, sizeOf } from "./cli/screen.ts";
+import { serveHttp } from "./cli/serve.ts";
 import { harmless } from "./cli/text.ts";
 
 const { stdin, stdout, stderr, env } = process;
@@ -27,7 +37,8 @@ async function main(argv: readonly string[], signal: AbortSignal): Promise<numbe
     if (isMaze) {
       const text = args.file === undefined ? undefined : await promptText(args, signal);
       await runMaze(args.model ?? MAZE_MODEL, args, text, signal);
-    } else if (!source) {
+    } else if (args.command === "serve") await serve(source ?? MAZE_MODEL, args, signal);
+    else if (!source) {
       stderr.write(GUIDANCE);
       return 1;
     } else if (args.command === "demo") await generate(source, demonstration(args), signal);
@@ -43,7 +54,8 @@ function version(): string {
 // ---------------------------------------------------------------------------------------------- models
 
 /** Comes with the package. */
-const MAZE_MODEL = fileURLToPath(new URL("../models/maze.gguf", import.meta.url));
+const PACKAGE = new URL("..", import.meta.url);
+const MAZE_MODEL = fileURLToPath(new URL("models/maze.gguf", PACKAGE));
 const EXAMPLE =
   "https://huggingface.co/bartowski/SmolLM2-135M-Instruct-GGUF/resolve/main/SmolLM2-135M-Instruct-Q8_0.gguf";
 const GUIDANCE = `furcate: there is no model for this. Name one with --model or FURCATE_MODEL: a GGUF file of the Llama family, a path or a URL.
@@ -113,6 +125,25 @@ async function generate(source: string, args: Arguments, signal: AbortSignal): P
       : await model.generate(prompt, options);
     if (args.json) stdout.write(json(model.info, result));
     else report(result, args.full ?? false);
+  } finally {
+    model.dispose();
+  }
+}
+
+/** Until the process is asked to end. */
+async function serve(source: string, args: Arguments, signal: AbortSignal): Promise<void> {
+  const model = await loadModel(source, args, signal);
+  const { host = "127.0.0.1", port = 8080 } = args;
+  try {
+    const server = await serveHttp(openAIHandler(model), PACKAGE, host, port).catch((cause: Error) => {
+      throw new FurcateError("option", `--host ${host} --port ${port}: ${cause.message}`, { cause });
+    });
+    stdout.write(`Model "${harmless(model.info.name)}" at ${server.origin}/v1, page at ${server.origin}/\n`);
+    await new Promise<void>((resolve) => {
+      if (signal.aborted) resolve();
+      signal.addEventListener("abort", () => resolve());
+    });
+    server.close();
   } finally {
     model.dispose();
   }

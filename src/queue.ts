@@ -19,8 +19,8 @@ export function* settled<T>(promise: Promise<T>): Steps<T> {
 /** Milliseconds between two looks of the first that waits; the others look less often, since they have longer to wait. */
 const LOOK_MS = 4;
 const SELDOM_MS = 500;
-/** Looks in a row that find a call before it without a sign of life; then its request is gone. */
-const PATIENCE = 100;
+/** Milliseconds of looks in a row, five at least, that find a call before it without a sign of life; then its request is gone. */
+const PATIENCE_MS = 400;
 
 interface Job {
   /** Moves with every look and every step: the sign that the call's own timers run. */
@@ -48,14 +48,19 @@ export function createQueue(): Queue {
 
   async function run<T>(job: Job, begin: () => Steps<T>): Promise<T> {
     try {
-      const seen = new Map<Job, { beats: number; looks: number }>();
+      const seen = new Map<Job, { beats: number; idle: number }>();
+      let pause = 0;
       while (jobs[0] !== job && !job.over) {
         for (const before of jobs.slice(0, jobs.indexOf(job))) {
           const last = seen.get(before);
-          if (before.busy || last?.beats !== before.beats) seen.set(before, { beats: before.beats, looks: 0 });
-          else if (++last.looks > PATIENCE) end(before);
+          if (before.busy || last?.beats !== before.beats) seen.set(before, { beats: before.beats, idle: 0 });
+          else {
+            last.idle += Math.min(pause, PATIENCE_MS / 5);
+            if (last.idle >= PATIENCE_MS) end(before);
+          }
         }
-        await look(job, Math.min(SELDOM_MS, LOOK_MS * jobs.indexOf(job)));
+        pause = Math.min(SELDOM_MS, LOOK_MS * jobs.indexOf(job));
+        await look(job, pause);
         job.beats++;
       }
       if (job.over) throw gone();

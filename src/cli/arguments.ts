@@ -5,7 +5,7 @@ import type { GenerateOptions, LoadOptions } from "furcate";
 
 export interface Arguments {
   /** "demo": no command was given. */
-  command: "demo" | "maze" | "generate" | "tokenize" | "help" | "version";
+  command: "demo" | "maze" | "generate" | "tokenize" | "serve" | "help" | "version";
   prompt?: string;
   model?: string;
   file?: string;
@@ -13,6 +13,8 @@ export interface Arguments {
   raw?: boolean;
   json?: boolean;
   full?: boolean;
+  host?: string;
+  port?: number;
   load: Pick<LoadOptions, "backend" | "contextLength" | "memoryLimit">;
   generate: Omit<GenerateOptions, "rank"> & { rank?: "mean-logprob" | "vote" | "none" };
 }
@@ -74,6 +76,10 @@ const OPTIONS: Record<string, Record<string, Option>> = {
     json: { to: "args", kind: "", help: "print one JSON document: choices, usage, stats" },
     logprobs: { to: "generate", kind: "N", help: "with --json: each token's log-probability and N alternatives" },
   },
+  Server: {
+    host: { to: "args", kind: "TEXT", help: "name or address to listen at; default: 127.0.0.1, this machine alone" },
+    port: { to: "args", kind: "N", short: "p", max: 65535, help: "default: 8080; 0 takes a free one" },
+  },
   Other: {
     help: { to: "args", kind: "", short: "h", help: "print help" },
     version: { to: "args", kind: "", short: "v", help: "print the version" },
@@ -94,10 +100,14 @@ export function parseArguments(argv: readonly string[]): Arguments {
   }
   if (values.version) return { ...args, command: "version" };
   if (values.help || command === "help") return { ...args, command: "help", prompt: positionals.at(-1) };
-  if (command !== "demo" && command !== "maze" && command !== "generate" && command !== "tokenize") {
-    throw new UsageError(`unknown command "${command}"; expected generate, tokenize or maze`);
-  }
+  if (!isCommand(command)) throw new UsageError(`unknown command "${command}"; expected ${COMMANDS.join(", ")}`);
   if (command === "maze" && words.length > 0) throw new UsageError("maze takes no text; --file gives it a maze");
+  if (command === "serve" && (words.length > 0 || args.file !== undefined)) {
+    throw new UsageError("serve takes no text: prompts come over HTTP");
+  }
+  if (command !== "serve" && (args.host !== undefined || args.port !== undefined)) {
+    throw new UsageError("--host and --port go with serve");
+  }
   if (words.length > 0) args.prompt = words.join(" ");
   if (args.prompt !== undefined && args.file !== undefined) throw new UsageError("give a prompt or --file, not both");
   if (args.raw && args.system !== undefined)
@@ -107,6 +117,11 @@ export function parseArguments(argv: readonly string[]): Arguments {
   }
   return { ...args, command };
 }
+
+/** What may be named; "demo" is what runs where nothing is. */
+const COMMANDS = ["generate", "tokenize", "serve", "maze"] as const;
+const isCommand = (word: string): word is (typeof COMMANDS)[number] | "demo" =>
+  word === "demo" || COMMANDS.some((command) => command === word);
 
 function parse(argv: readonly string[]): { values: Record<string, unknown>; positionals: string[] } {
   const options = Object.entries(ALL).map(([name, { kind, short }]) => {
@@ -150,18 +165,21 @@ export function parseSize(text: string): number | undefined {
 export function help(command?: string): string {
   if (command === "tokenize") return HELP_TOKENIZE;
   if (command === "maze") return HELP_MAZE;
+  if (command === "serve") return `${HELP_SERVE}\n${section("Model")}\n${section("Server")}`;
   if (command !== "generate") return HELP;
-  const sections = Object.entries(OPTIONS).map(([title, options]) => {
-    const rows = Object.entries(options).map(([name, option]) => {
-      const { kind, short = name, help } = option;
-      const value = typeof kind === "string" ? kind.replace("TEXTS", "TEXT") : "NAME";
-      const words = typeof kind === "string" ? "" : `${kind.join(", ")}; `;
-      const left = `${short !== name ? `-${short}, ` : ""}${spell(name)} ${value}`;
-      return `  ${left.padEnd(25)} ${words}${help.replace("\n", `\n${" ".repeat(28)}`)}\n`;
-    });
-    return `${title}\n${rows.join("")}`;
+  const sections = Object.keys(OPTIONS).filter((title) => title !== "Server");
+  return `furcate generate [options] "prompt"\n\n${sections.map(section).join("\n")}\n${HELP_END}`;
+}
+
+function section(title: string): string {
+  const rows = Object.entries(OPTIONS[title]).map(([name, option]) => {
+    const { kind, short = name, help } = option;
+    const value = typeof kind === "string" ? kind.replace("TEXTS", "TEXT") : "NAME";
+    const words = typeof kind === "string" ? "" : `${kind.join(", ")}; `;
+    const left = `${short !== name ? `-${short}, ` : ""}${spell(name)} ${value}`;
+    return `  ${left.padEnd(25)} ${words}${help.replace("\n", `\n${" ".repeat(28)}`)}\n`;
   });
-  return `furcate generate [options] "prompt"\n\n${sections.join("\n")}\n${HELP_END}`;
+  return `${title}\n${rows.join("")}`;
 }
 
 const spell = (name: string) => (name.length === 1 ? `-${name}` : `--${name}`);
@@ -171,6 +189,7 @@ const HELP = `furcate: many answers from one prompt, on your own device
   furcate                                a demonstration: 64 paths through a maze
   furcate generate [options] "prompt"    n choices of your prompt
   furcate tokenize [options] "text"      a text's tokens
+  furcate serve [options]                the OpenAI endpoint and a page, over HTTP
   furcate maze [options]                 the demonstration, by its name
   furcate COMMAND --help                 all options
   furcate --version
@@ -198,6 +217,12 @@ verified exactly and ranked; then the same is measured with one call per path.
       --json                print one JSON document: figures, and every path with its verdict
 
 Options of generate for sampling, --backend and --attention work too.
+`;
+const HELP_SERVE = `furcate serve [options]
+
+Serves POST /v1/chat/completions, POST /v1/completions and GET /v1/models as the OpenAI API does,
+and the example page at /. Without a model it serves the maze solver that comes along.
+Ctrl-C ends it.
 `;
 const HELP_END = `In a terminal the choices are shown as they grow; elsewhere they are printed at the end.
 Choices go to standard output, progress and statistics to standard error. Control characters

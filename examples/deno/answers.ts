@@ -1,4 +1,4 @@
-// Eight answers to one question, best first. Run: deno run --allow-read answers.js model.gguf "question"
+// Eight answers to one question, best first. Run: deno run --allow-read answers.ts model.gguf "question"
 
 import { load } from "../../dist/furcate.js";
 
