@@ -48,7 +48,7 @@ export function chart(results: Results, temperature: number): string {
       out.push(`<circle class="dot ${look}" cx="${fix(X(x))}" cy="${fix(Y(y))}" r="${points.length > 1 ? 3.5 : 5}"/>`);
       if (label)
         out.push(
-          `<text class="faint small" x="${fix(X(x))}" y="${fix(Y(y) - 9)}" text-anchor="middle">${label}</text>`,
+          `<text class="faint small" x="${fix(X(x) - 7)}" y="${fix(Y(y) - 4)}" text-anchor="end">${label}</text>`,
         );
     }
   }
@@ -71,6 +71,7 @@ export function chart(results: Results, temperature: number): string {
     .line { fill: none; stroke-width: 2 } .dot { stroke: none }
     .line.pass { stroke: #2f74b5 } .dot.pass { fill: #2f74b5 } .line.gpu { stroke: #2f8f57 } .dot.gpu { fill: #2f8f57 }
     .line.rank { stroke: #c9761c } .dot.rank { fill: #c9761c } .line.calls { stroke: #7d8894; stroke-dasharray: 5 4 } .dot.calls { fill: #7d8894 }
+    .line.sum { stroke-dasharray: 2 3 }
     .line.greedy { stroke: none } .dot.greedy { fill: #b5404f }
     @media (prefers-color-scheme: dark) {
       .ink { fill: #e6ebf0 } .faint { fill: #9aa7b4 } .grid { stroke: #9aa7b4 }
@@ -90,7 +91,8 @@ function seriesOf(results: Results, temperature: number, times: Times, isFirst: 
   const shown = COUNTS.filter((n) => counts.includes(n));
   const at = (n: number) => seconds[counts.indexOf(n)];
   const pass = shown.map((n) => passOf(results, temperature, n).mean);
-  const ranked = shown.map((n) => ({ x: at(n), y: rankedOf(results, temperature, n).mean }));
+  const ranked = (by: "mean" | "sum") =>
+    shown.map((n) => ({ x: at(n), y: rankedOf(results, temperature, n, by).mean }));
   const main: Series = {
     look: isFirst ? "pass" : "gpu",
     name: `${name}: n at once`,
@@ -106,7 +108,8 @@ function seriesOf(results: Results, temperature: number, times: Times, isFirst: 
       note: "a verifier picks",
       points: shown.map((n, i) => ({ x: n * at(1), y: pass[i] })),
     },
-    { look: "rank", name: `${name}: n at once`, note: "no verifier: mean log-prob.", points: ranked },
+    { look: "rank", name: `${name}: n at once`, note: "no verifier: mean log-prob.", points: ranked("mean") },
+    { look: "rank sum", name: `${name}: n at once`, note: "no verifier: sum of them", points: ranked("sum") },
     { look: "greedy", name: `${name}: greedy`, note: "one path", points: [{ x: at(1), y: greedyOf(results).mean }] },
   ];
 }

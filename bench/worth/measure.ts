@@ -23,6 +23,8 @@ export interface Drawn {
   /** A digit for each sample: 1 where it is a valid path. */
   readonly right: string;
   readonly meanLogprobs: readonly number[];
+  /** How many tokens each mean is of: the sample's, and its end. */
+  readonly tokens: readonly number[];
 }
 export interface MazeResult {
   readonly seed: number;
@@ -71,6 +73,7 @@ export async function measureMazes(
         temperature,
         right: choices.map(({ text }) => Number(isRight(text))).join(""),
         meanLogprobs: choices.map(({ meanLogprob }) => Number(meanLogprob.toFixed(6))),
+        tokens: choices.map(({ tokenIds, finishReason }) => tokenIds.length + Number(finishReason === "stop")),
       });
     }
     mazes.push({ seed, greedy: isRight(greedy.choices[0].text), drawn });

@@ -6,6 +6,7 @@ import { COUNTS, type Drawn, type Latency, type Results } from "./measure.ts";
 
 /** Samples that the ranking without a verifier chooses from. */
 const RANKED = 16;
+export type Ranking = "mean" | "sum";
 /** n at once may take this many times what one takes, and this many seconds. */
 const LIMITS = { wasm: { ratio: 5, seconds: 5 }, webgpu: { ratio: 2, seconds: 1 } };
 const NAMES = { wasm: "CPU", webgpu: "GPU" };
@@ -19,24 +20,26 @@ export const temperaturesOf = ({ mazes }: Results): number[] =>
 /** Share of mazes solved by one of n samples, as a verifier finds it. */
 export const passOf = (results: Results, temperature: number, n: number): Mean =>
   meanOf(drawnAt(results, temperature).map(({ right }) => passAt(right.length, count(right), n)));
-/** Share of mazes solved by the best of n samples by mean log-probability. */
-export const rankedOf = (results: Results, temperature: number, n: number): Mean =>
-  meanOf(drawnAt(results, temperature).map((drawn) => ranked(drawn, n)));
+/** Share of mazes solved by the best of n samples by log-probability: the mean of the tokens', or their sum. */
+export const rankedOf = (results: Results, temperature: number, n: number, by: Ranking): Mean =>
+  meanOf(drawnAt(results, temperature).map((drawn) => ranked(drawn, n, by)));
 export const greedyOf = ({ mazes }: Results): Mean => meanOf(mazes.map(({ greedy }) => Number(greedy)));
 /** What ranking adds to greedy, maze by maze. */
-function gainOf({ mazes }: Results, temperature: number): Mean {
+function gainOf({ mazes }: Results, temperature: number, by: Ranking): Mean {
   const differences = mazes.flatMap(({ greedy, drawn }) =>
-    drawn.filter((one) => one.temperature === temperature).map((one) => ranked(one, RANKED) - Number(greedy)),
+    drawn.filter((one) => one.temperature === temperature).map((one) => ranked(one, RANKED, by) - Number(greedy)),
   );
   return meanOf(differences);
 }
 const count = (right: string) => [...right].filter((digit) => digit === "1").length;
-const ranked = ({ right, meanLogprobs }: Drawn, n: number) =>
-  bestOf(
+function ranked({ right, meanLogprobs, tokens }: Drawn, n: number, by: Ranking): number {
+  const scores = by === "mean" ? meanLogprobs : meanLogprobs.map((mean, i) => mean * tokens[i]);
+  return bestOf(
     [...right].map((digit) => digit === "1"),
-    meanLogprobs,
+    scores,
     n,
   );
+}
 
 /** Mean seconds of a call of n samples on one kind of device, at one temperature. */
 export interface Times {
@@ -70,7 +73,13 @@ export function worthTable(results: Results, temperature: number): Table | undef
   const hasQuality = drawnAt(results, temperature).length > 0;
   if (!hasQuality && times.length === 0) return undefined;
   const rows = COUNTS.map((n): Row => {
-    const quality = hasQuality ? [passOf, rankedOf].map((of) => share(of(results, temperature, n))) : [];
+    const quality = hasQuality
+      ? [
+          share(passOf(results, temperature, n)),
+          share(rankedOf(results, temperature, n, "mean")),
+          share(rankedOf(results, temperature, n, "sum")),
+        ]
+      : [];
     const taken = times.flatMap(({ kind, counts, seconds, cpuSeconds }) => {
       const at = counts.indexOf(n);
       const one = seconds[counts.indexOf(1)];
@@ -86,7 +95,11 @@ export function worthTable(results: Results, temperature: number): Table | undef
   });
   return {
     title: `n samples of one prompt at temperature ${temperature}: share of mazes solved, and time (prompt included)`,
-    head: ["n", ...(hasQuality ? ["pass@n (verifier)", "best of n by mean log-probability"] : []), ...heads],
+    head: [
+      "n",
+      ...(hasQuality ? ["pass@n (verifier)", "best of n by mean log-probability", "… by its sum"] : []),
+      ...heads,
+    ],
     rows,
   };
 }
@@ -97,12 +110,21 @@ export function qualityTable(results: Results): Table | undefined {
   if (temperatures.length === 0) return undefined;
   return {
     title: `Share of mazes solved, by temperature; greedy: ${share(greedyOf(results))}`,
-    head: ["T", ...COUNTS.map((n) => `pass@${n}`), `best of ${RANKED} by mean log-probability`, "… above greedy"],
+    head: [
+      "T",
+      ...COUNTS.map((n) => `pass@${n}`),
+      `best of ${RANKED} by mean log-probability`,
+      "… above greedy",
+      "… by its sum",
+      "… above greedy",
+    ],
     rows: temperatures.map((temperature) => [
       `${temperature}`,
       ...COUNTS.map((n) => share(passOf(results, temperature, n))),
-      share(rankedOf(results, temperature, RANKED)),
-      signed(gainOf(results, temperature)),
+      ...(["mean", "sum"] as const).flatMap((by) => [
+        share(rankedOf(results, temperature, RANKED, by)),
+        signed(gainOf(results, temperature, by)),
+      ]),
     ]),
   };
 }
@@ -123,12 +145,12 @@ export function goals(results: Results): string[] {
     const most = Math.max(...COUNTS);
     const all = best((t) => passOf(results, t, most));
     say(`pass@${most} ≥ 0.97 at one temperature`, `${share(all)} at T = ${all.t}`, all.mean >= 0.97);
-    const gain = best((t) => gainOf(results, t));
-    say(
-      `best of ${RANKED} by mean log-probability above greedy by more than the interval`,
-      `${signed(gain)} at T = ${gain.t}`,
-      gain.low > 0,
-    );
+    for (const by of ["mean", "sum"] as const) {
+      const gain = best((t) => gainOf(results, t, by));
+      const name = by === "mean" ? "mean log-probability" : "sum of log-probabilities";
+      const got = `${signed(gain)} at T = ${gain.t}`;
+      say(`best of ${RANKED} by ${name} above greedy by more than the interval`, got, gain.low > 0);
+    }
   }
   for (const temperature of new Set(results.latency.map(({ temperature }) => temperature)))
     for (const { kind, seconds, cpuSeconds, counts } of timesOf(results, temperature)) {
@@ -166,4 +188,4 @@ export function howMeasured(results: Results): string {
 /** "0.612 ± 0.031": half the interval. */
 const share = ({ mean, low, high }: Mean) => `${mean.toFixed(3)} ± ${((high - low) / 2).toFixed(3)}`;
 const sign = (value: number) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;
-const signed = ({ mean, low, high }: Mean) => `${sign(mean)} (${sign(low)} … ${sign(high)})`;
+const signed = ({ mean, low, high }: Mean) => `${sign(mean)} ± ${((high - low) / 2).toFixed(3)}`;
