@@ -1,12 +1,16 @@
-// Root-mean-square norm: out = x / sqrt(mean(x²) + eps) · weight, for each part of WIDTH columns of each row.
+// Root-mean-square norm: out = x / sqrt(mean(x²) + eps) · weight, for each part of `width` columns of each row.
 // Knows nothing of what the parts are (whole rows, or heads).
 //
 //   x, out  (rows, stride)   weight  (width)
 //
 // One workgroup a part; lanes stride over its columns.
 
-override LANES: u32 = 64;
+override LANES: u32 = 256;
 override IN_PLACE: bool; // x is out; binding 1 is then not read
+
+// Sums of squares between these are good to all digits of f32; others are summed again in parts of the largest magnitude.
+const LEAST = 1e-30;
+const MOST = 1e37;
 
 struct Sizes { width: u32, stride: u32, first_in: u32, first_out: u32, eps: f32 }
 
@@ -15,11 +19,29 @@ struct Sizes { width: u32, stride: u32, first_in: u32, first_out: u32, eps: f32 
 @group(0) @binding(2) var<storage, read> weight: array<f32>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
 
-var<workgroup> sums: array<f32, LANES>;
+var<workgroup> parts: array<f32, LANES>;
 
 fn value(at: u32) -> f32 {
   if (IN_PLACE) { return out[at]; }
   return x[at];
+}
+
+fn sum_of_lanes(lane: u32, own: f32) -> f32 {
+  parts[lane] = own;
+  for (var half = LANES / 2u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (lane < half) { parts[lane] += parts[lane + half]; }
+  }
+  return workgroupUniformLoad(&parts[0]);
+}
+
+fn most_of_lanes(lane: u32, own: f32) -> f32 {
+  parts[lane] = own;
+  for (var half = LANES / 2u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (lane < half) { parts[lane] = max(parts[lane], parts[lane + half]); }
+  }
+  return workgroupUniformLoad(&parts[0]);
 }
 
 @compute @workgroup_size(LANES)
@@ -27,31 +49,27 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let part = group.x * sizes.width;
   let start = (sizes.first_in + group.y) * sizes.stride + part;
   let end = (sizes.first_out + group.y) * sizes.stride + part;
+  let width = f32(sizes.width);
 
-  // The largest magnitude is taken out first: squares of large values would leave the range of f32.
-  var top = 0.0;
-  for (var i = lane; i < sizes.width; i += LANES) { top = max(top, abs(value(start + i))); }
-  sums[lane] = top;
-  for (var half = LANES / 2u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lane < half) { sums[lane] = max(sums[lane], sums[lane + half]); }
-  }
-  workgroupBarrier();
-  top = max(sums[0], 1e-30);
-  workgroupBarrier();
-
-  var sum = 0.0;
+  var own = 0.0;
   for (var i = lane; i < sizes.width; i += LANES) {
-    let scaled = value(start + i) / top;
-    sum += scaled * scaled;
+    let v = value(start + i);
+    own += v * v;
   }
-  sums[lane] = sum;
-  for (var half = LANES / 2u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lane < half) { sums[lane] += sums[lane + half]; }
+  let sum = sum_of_lanes(lane, own);
+  var unit = 1.0; // what x is measured in
+  var scale = 1.0 / sqrt(sum / width + sizes.eps);
+  if (!(sum > LEAST && sum < MOST)) {
+    own = 0.0;
+    for (var i = lane; i < sizes.width; i += LANES) { own = max(own, abs(value(start + i))); }
+    unit = max(most_of_lanes(lane, own), LEAST);
+    own = 0.0;
+    for (var i = lane; i < sizes.width; i += LANES) {
+      let v = value(start + i) / unit;
+      own += v * v;
+    }
+    // sqrt(mean · unit² + eps) = unit · sqrt(mean + eps / unit²)
+    scale = 1.0 / sqrt(sum_of_lanes(lane, own) / width + sizes.eps / unit / unit);
   }
-  workgroupBarrier();
-  // 1 / sqrt(mean + eps) with the magnitude put back: sqrt(mean · top² + eps) = top · sqrt(mean + eps / top²).
-  let scale = 1.0 / sqrt(sums[0] / f32(sizes.width) + sizes.eps / top / top);
-  for (var i = lane; i < sizes.width; i += LANES) { out[end + i] = value(start + i) / top * scale * weight[i]; }
+  for (var i = lane; i < sizes.width; i += LANES) { out[end + i] = value(start + i) / unit * scale * weight[i]; }
 }

@@ -48,7 +48,7 @@ export async function openDevice(
 ): Promise<OpenedDevice | NoDevice> {
   const found = await findGpu(software);
   if ("reason" in found) return found;
-  const { gpu, owners } = found;
+  const { gpu } = found;
   let adapter: GPUAdapter | null;
   try {
     adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
@@ -66,7 +66,7 @@ export async function openDevice(
   const requiredFeatures = features.filter((feature) => adapter.features.has(feature)) as GPUFeatureName[];
   try {
     const device = await adapter.requestDevice({ requiredLimits, requiredFeatures });
-    return { device, name, abilities: abilitiesOf(device), isUsers: false, owners: [gpu, adapter, ...owners] };
+    return { device, name, abilities: abilitiesOf(device), isUsers: false, owners: [gpu, adapter] };
   } catch (error) {
     return { reason: `${name} gave no device: ${(error as Error).message}` };
   }
@@ -86,19 +86,22 @@ const abilitiesOf = ({ features }: GPUDevice): Abilities => ({
   matrix: features.has(MATRIX) && features.has("shader-f16") && features.has("subgroups"),
 });
 
-async function findGpu(software: boolean): Promise<{ gpu: GPU; owners: readonly unknown[] } | NoDevice> {
+/** Node's, once it was asked for: one for the whole process, and never collected, since that would end the process. */
+let nodeGpu: GPU | undefined;
+
+async function findGpu(software: boolean): Promise<{ gpu: GPU } | NoDevice> {
   const { navigator, process } = globalThis as {
     navigator?: { gpu?: GPU };
     process?: { release?: { name?: string }; platform?: string };
   };
-  if (navigator?.gpu) return { gpu: navigator.gpu, owners: [] };
+  if (navigator?.gpu) return { gpu: navigator.gpu };
   const isNode = process?.release?.name === "node" && !("Deno" in globalThis);
   if (!isNode) return { reason: "this runtime has no WebGPU (navigator.gpu)" };
   if (process?.platform === "linux" && !software && !(await hasGpuDevice()))
     return { reason: "this machine has no GPU (neither /dev/dri nor an NVIDIA device)" };
   try {
-    const { create } = await importOptional("webgpu");
-    return { gpu: create([]), owners: [] };
+    nodeGpu ??= (await importOptional("webgpu")).create([]);
+    return { gpu: nodeGpu };
   } catch (error) {
     const missing = (error as { code?: string }).code === "ERR_MODULE_NOT_FOUND";
     return {

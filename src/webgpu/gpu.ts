@@ -7,6 +7,8 @@ import { createKernels, type GroupsByBuffer, type Kernel, type Kernels, SIZES_BY
 
 export interface Gpu {
   readonly device: GPUDevice;
+  /** Held for as long as this is: see OpenedDevice. */
+  readonly owners: readonly unknown[];
   readonly limits: GPUSupportedLimits;
   readonly abilities: Abilities;
   readonly kernels: Kernels;
@@ -181,6 +183,7 @@ export function createGpu(
 
   return {
     device,
+    owners,
     limits: device.limits,
     abilities,
     kernels: createKernels(device, texts),
@@ -244,7 +247,6 @@ export function createGpu(
       buffers.clear();
       usedBytes = 0;
       if (!isUsers) device.destroy();
-      void owners;
     },
   };
 }
