@@ -14,6 +14,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { chromium, serve } from "./support/chromium.ts";
 import { CHAT_TEMPLATE, randomModel } from "./support/random-model.ts";
+import { DENO_FLAGS } from "./support/servers.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const run = promisify(execFile);
@@ -30,6 +31,7 @@ test.before(async () => {
   await writeFile(join(folder, "package.json"), '{ "type": "module" }');
   await run("mkdir", ["node_modules"], { cwd: folder });
   await symlink(root, join(folder, "node_modules/furcate"));
+  await symlink(join(root, "node_modules/openai"), join(folder, "node_modules/openai"));
 });
 test.after(() => rm(folder, { recursive: true }));
 
@@ -40,7 +42,7 @@ async function runFile(name: string, code: string): Promise<string> {
 }
 
 const titleOf = (code: string) => code.trim().split("\n").slice(-1)[0].slice(0, 60);
-const isWorker = (code: string) => code.startsWith("// worker.js");
+const isWorker = (code: string) => code.includes("furcate/cpu.wasm");
 
 test("README has snippets of known kinds only", () => {
   assert.ok(snippets.length >= 8);
@@ -53,20 +55,11 @@ for (const { code } of snippets.filter(({ language, code }) => language === "js"
   });
 }
 
-for (const { code } of snippets.filter(({ language, code }) => language === "js" && isWorker(code))) {
-  test("js: an edge worker's modules, compiled beforehand", async () => {
-    // What an edge runtime's static .wasm import gives is a compiled module.
-    const compiled = code.replace(
-      /^import (\w+) from "(furcate\/\w+\.wasm)";$/gm,
-      'const $1 = await WebAssembly.compile(readFileSync(fileURLToPath(import.meta.resolve("$2"))));',
-    );
-    assert.is.not(compiled, code);
-    const before =
-      'import { readFileSync } from "node:fs"; import { fileURLToPath } from "node:url"; const bytes = readFileSync("model.gguf");\n';
-    const after = 'console.log((await model.generate("a", { maxTokens: 2 })).choices.length);\n';
-    assert.is((await runFile("worker.mjs", before + compiled + after)).trim(), "1");
-  });
-}
+test("js: the edge worker is the example that worker.test.ts runs", () => {
+  const [worker, ...others] = snippets.filter(({ code }) => isWorker(code));
+  assert.is(worker.code, readFileSync(join(root, "examples/worker/worker.js"), "utf8"));
+  assert.is(others.length, 0);
+});
 
 for (const line of snippets
   .filter(({ language }) => language === "sh")
@@ -74,6 +67,11 @@ for (const line of snippets
   const command = line.replace(/#.*/, "").trim();
   test(`sh: ${command}`, async () => {
     const words = [...command.matchAll(/"([^"]*)"|(\S+)/g)].map(([, quoted, plain]) => quoted ?? plain);
+    // Servers are run by servers.test.ts, with the flags that README names.
+    if (words.at(-2) === "examples/deno/serve.ts") {
+      assert.equal(words.slice(2, -2), DENO_FLAGS);
+      return;
+    }
     if (words[0] === "deno") {
       const deno = join(createRequire(import.meta.url).resolve("deno/package.json"), "../bin.cjs");
       const args = words.slice(1).map((word) => (word.startsWith("examples/") ? join(root, word) : word));
@@ -86,6 +84,10 @@ for (const line of snippets
     assert.ok(scripts[script], `package.json has a script "${script}"`);
     if (words[2] !== "--") return; // `npm start` and `npm test` by themselves are run by what runs this
     assert.match(scripts[script], /node dist\/cli\.js$/);
+    if (words[3] === "serve") {
+      assert.equal(words.slice(4), ["--model", "model.gguf"]);
+      return;
+    }
     const { stdout } = await run(process.execPath, [join(root, "dist/cli.js"), ...words.slice(3)], { cwd: folder });
     assert.ok(stdout.trim().length > 0);
   });

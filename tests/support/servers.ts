@@ -35,12 +35,15 @@ export async function startNode(args: readonly string[]): Promise<ServerProcess>
   return start(process.execPath, [join(root, "dist/cli.js"), "serve", "--port", String(port), ...args], port);
 }
 
-/** examples/deno/serve.ts over a model, with no permission but those that README names. */
+/** What README tells users to give Deno for serving. */
+export const DENO_FLAGS = ["--allow-read", "--allow-net=127.0.0.1", "--no-remote"];
+
+/** examples/deno/serve.ts over a model. */
 export async function startDeno(model: string): Promise<ServerProcess> {
   const port = await freePort();
   const deno = join(require.resolve("deno/package.json"), "../bin.cjs");
   const script = join(root, "examples/deno/serve.ts");
-  const args = ["run", "--allow-read", "--allow-net=127.0.0.1", "--no-remote", script, model, String(port)];
+  const args = ["run", ...DENO_FLAGS, script, model, String(port)];
   return start(process.execPath, [deno, ...args], port);
 }
 
