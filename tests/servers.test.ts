@@ -131,11 +131,7 @@ test("furcate serve: files for the page, whole and in part; other names and ways
     const large = await fetch(`${server.origin}/v1/completions`, {
       method: "POST",
       headers: { "content-type": "application/json" },
-      body: new ReadableStream({
-        pull(controller) {
-          controller.enqueue(new Uint8Array(1 << 16).fill(32));
-        },
-      }),
+      body: new Blob([new Uint8Array(8 << 20).fill(32)]).stream(),
       duplex: "half",
     } as RequestInit).catch((error: Error) => error);
     // The answer may arrive, or the connection end under a client that is still sending.
