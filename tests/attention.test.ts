@@ -8,10 +8,11 @@ import { contextTiles } from "../src/webgpu/attention.ts";
 import type { GpuTensor } from "../src/webgpu/buffers.ts";
 import type { Gpu } from "../src/webgpu/gpu.ts";
 import { type AttentionRig, createAttentionRig, decodeStep, type RigShape } from "./support/attention-rig.ts";
-import { close, sameBits, softwareDevice } from "./support/backends.ts";
+import { close, sameBits } from "./support/backends.ts";
+import { gpuFor } from "./support/gpu.ts";
 import * as reference from "./support/reference.ts";
 
-const opened = await softwareDevice();
+const opened = await gpuFor("attention on a GPU");
 
 const BOUND = { atol: 3e-6, rtol: 1e-5 };
 
@@ -36,8 +37,7 @@ function sequence(count: number): number[] {
   return Array.from({ length: count }, (_, i) => i);
 }
 
-if ("reason" in opened) console.log(`skipped: attention on a GPU: ${opened.reason}`);
-else {
+if (opened) {
   const newRig = (shape: RigShape, options = {}) => createAttentionRig(opened, shape, options);
 
   for (const { name, context, decode, ...shape } of CASES)

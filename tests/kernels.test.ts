@@ -1,9 +1,16 @@
-// The suite of all kernels (support/kernel-suite.ts) over every backend that this runtime has.
+// The suite of all kernels (support/kernel-suite.ts) in Node: on WebAssembly, and on whatever GPU there is.
+// Deno and Chromium run it too (gpu-runtimes.test.ts).
 
 import { test } from "uvu";
-import { eachBackend } from "./support/backends.ts";
-import { kernelTests } from "./support/kernel-suite.ts";
+import { wasmBackend, webGpuBackend } from "./support/backends.ts";
+import { gpuFor } from "./support/gpu.ts";
+import { listKernelTests } from "./support/kernel-tests.ts";
 
-eachBackend((backend) => kernelTests(test, backend));
+const gpu = await gpuFor("kernels on WebGPU");
+for (const backend of gpu ? [wasmBackend, webGpuBackend(gpu)] : [wasmBackend]) {
+  const { tests, after } = listKernelTests(backend);
+  for (const { name, run } of tests) test(name, run);
+  test.after(after);
+}
 
 test.run();

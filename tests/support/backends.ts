@@ -1,7 +1,6 @@
 // The backends that one suite of tests runs over, and how tests put numbers in and take them out through the contract alone.
-// Knows how each backend is made; nothing of what its operations should compute.
+// Knows how each backend is made, in any runtime; nothing of what its operations should compute.
 
-import { existsSync } from "node:fs";
 import * as assert from "uvu/assert";
 import type { Backend, Batch, Shape, Tensor, Weight } from "../../src/backend.ts";
 import { createCpuBackend } from "../../src/cpu/backend.ts";
@@ -9,7 +8,7 @@ import { FurcateError } from "../../src/errors.ts";
 import type { GgmlType } from "../../src/formats/gguf.ts";
 import { newCpuModule } from "../../src/wasm.ts";
 import { createWebGpuBackend, type Trials } from "../../src/webgpu/backend.ts";
-import { type OpenedDevice, openDevice } from "../../src/webgpu/device.ts";
+import type { OpenedDevice } from "../../src/webgpu/device.ts";
 
 export interface BackendUnderTest {
   readonly name: string;
@@ -18,42 +17,21 @@ export interface BackendUnderTest {
   create(shape?: Partial<Shape>, memoryLimit?: number, trials?: Trials): Promise<Backend>;
 }
 
-interface Factory extends BackendUnderTest {
-  /** Why this backend cannot run here. */
-  readonly missing?: string;
-}
+/** WebAssembly. */
+export const wasmBackend: BackendUnderTest = {
+  name: "wasm",
+  exact: true,
+  create: async (shape, memoryLimit) => createCpuBackend(await newCpuModule(), { ...SHAPE, ...shape }, memoryLimit),
+};
 
-const FACTORIES: readonly Factory[] = [
-  {
-    name: "wasm",
-    exact: true,
-    create: async (shape, memoryLimit) => createCpuBackend(await newCpuModule(), { ...SHAPE, ...shape }, memoryLimit),
-  },
-  await webGpu(),
-];
-
-/** The GPU that this runtime has, a software one too: one device for all tests. */
-async function webGpu(): Promise<Factory> {
-  const opened = await softwareDevice();
-  const missing = "reason" in opened ? opened.reason : process.env.FURCATE_GPU_WIP ? undefined : "it is being built";
-  if (missing && process.env.FURCATE_REQUIRE_GPU && process.env.FURCATE_GPU_WIP)
-    throw new Error(`a GPU is required, but ${missing}`);
+/** One device for all tests, which compiles each kernel once: disposing of a backend does not end it. */
+export function webGpuBackend(opened: OpenedDevice): BackendUnderTest {
   return {
     name: "webgpu",
     exact: false,
-    missing,
-    // The tests' backends share a device, so disposing of one must not end it.
     create: (shape, memoryLimit, trials) =>
-      createWebGpuBackend({ ...(opened as OpenedDevice), isUsers: true }, { ...SHAPE, ...shape }, memoryLimit, trials),
+      createWebGpuBackend({ ...opened, isUsers: true }, { ...SHAPE, ...shape }, memoryLimit, trials),
   };
-}
-
-/** Node's Dawn runs on the software GPU that Chromium brings along, where the machine has no other. */
-export function softwareDevice() {
-  const icd = "/usr/lib/chromium/vk_swiftshader_icd.json";
-  if (!process.env.VK_ICD_FILENAMES && !process.env.VK_DRIVER_FILES && existsSync(icd))
-    process.env.VK_ICD_FILENAMES = icd;
-  return openDevice(true);
 }
 
 /** For tests that look at one operation and not at a model's sizes. */
@@ -68,14 +46,6 @@ const SHAPE: Shape = {
   vocab: 64,
   ropePairs: "interleaved",
 };
-
-/** Calls `register` for each backend that can run here, and says which cannot. */
-export function eachBackend(register: (backend: BackendUnderTest) => void): void {
-  for (const factory of FACTORIES) {
-    if (factory.missing) console.log(`skipped: kernels on ${factory.name}: ${factory.missing}`);
-    else register(factory);
-  }
-}
 
 /** Largest error allowed: |got - want| ≤ atol + rtol · |want|. */
 export interface Bound {
@@ -172,6 +142,7 @@ export async function newTensor(
 /** All values of a tensor. */
 export async function valuesOf(backend: Backend, tensor: Tensor): Promise<Float32Array> {
   const out = new Float32Array(tensor.rows * tensor.cols);
-  for (let row = 0; row < tensor.rows; row++) out.set(await backend.logits(tensor, row), row * tensor.cols);
+  const rows = Array.from({ length: tensor.rows }, (_, row) => backend.logits(tensor, row));
+  for (const [row, values] of (await Promise.all(rows)).entries()) out.set(values, row * tensor.cols);
   return out;
 }

@@ -1,7 +1,7 @@
 // navigator.gpu as tests need it: the runtime's real one (a software GPU will do), whose devices and buffers are counted.
 // Knows nothing of furcate's backend: it wraps the functions of the WebGPU API.
 
-import { existsSync } from "node:fs";
+import { offerSoftwareGpu } from "./gpu.ts";
 
 export interface WatchedDevice {
   readonly device: GPUDevice;
@@ -49,10 +49,7 @@ export async function watchGpu(): Promise<WatchedGpu | string> {
 async function realGpu(): Promise<GPU | string> {
   const own = (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu;
   if (own) return own;
-  // Node's Dawn runs on the software GPU that Chromium brings along, where the machine has no other.
-  const icd = "/usr/lib/chromium/vk_swiftshader_icd.json";
-  if (!process.env.VK_ICD_FILENAMES && !process.env.VK_DRIVER_FILES && existsSync(icd))
-    process.env.VK_ICD_FILENAMES = icd;
+  offerSoftwareGpu();
   try {
     const { create } = await import("webgpu");
     return create([]);
