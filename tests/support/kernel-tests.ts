@@ -40,7 +40,10 @@ export function listKernelTests(backend: BackendUnderTest): { tests: KernelTest[
       return created;
     },
   });
-  return { tests, after: () => afters.forEach((run) => run()) };
+  const after = () => {
+    for (const run of afters) run();
+  };
+  return { tests, after };
 }
 
 /**
