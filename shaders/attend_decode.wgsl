@@ -32,7 +32,7 @@ const SEATS = 8u; // lanes for one vector's softmax
 const LEAST = -1e30;
 const LSE = 0xffffffffu; // in the place of a dimension
 
-struct Sizes { q_first: u32, q_stride: u32, capacity: u32, slice: u32, slices: u32, first_part: u32, first_row: u32 }
+struct Sizes { q_at: u32, q_stride: u32, capacity: u32, slice: u32, slices: u32, first_part: u32, first_row: u32 }
 
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> batch: array<u32>;
@@ -54,7 +54,7 @@ fn load(at: u32) -> vec4u { return kv[at]; }
 
 fn query(row: u32, d: u32) -> f32 {
   if (row >= GROUP || d >= HEAD_DIM) { return 0.0; }
-  let at = (sizes.q_first + sizes.first_row + sample) * sizes.q_stride + (kv_head * GROUP + row) * HEAD_DIM + d;
+  let at = sizes.q_at + (sizes.first_row + sample) * sizes.q_stride + (kv_head * GROUP + row) * HEAD_DIM + d;
   return q[at] / sqrt(f32(HEAD_DIM));
 }
 

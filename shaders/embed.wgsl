@@ -26,9 +26,10 @@ const PARTS: u32 = TILE_COLUMNS / UNIT_COLUMNS; // units of a table row in a til
 const IDS: u32 = 2u; // word of the batch that says where its ids begin
 
 struct Sizes {
-  out_first: u32,
+  out_at4: u32,     // vec4 where the first row begins
   out_stride4: u32,
-  first_panel: u32, // of this buffer in the table
+  cols4: u32,
+  first_panel: i32, // of this buffer in the table
   panels: u32,      // in this buffer
   panel_units: u32, // vec4u of a panel
   tiles: u32,       // of a panel
@@ -42,14 +43,14 @@ struct Sizes {
 @compute @workgroup_size(LANES)
 fn main(@builtin(global_invocation_id) at: vec3u) {
   let id = batch[batch[IDS] + at.y];
-  let panel = id / 16u - sizes.first_panel; // beyond all panels where it lies before this buffer
+  let panel = u32(i32(id / 16u) - sizes.first_panel); // beyond all panels where it lies before this buffer
   let tile = at.x / PARTS;
   if (panel >= sizes.panels || tile >= sizes.tiles) { return; }
   let unit = load_unit(panel * sizes.panel_units, tile, id % 16u, at.x % PARTS);
   for (var i = 0u; i < UNIT_COLUMNS / 4u; i++) {
     let column4 = at.x * (UNIT_COLUMNS / 4u) + i;
-    if (column4 < sizes.out_stride4) {
-      out[(sizes.out_first + at.y) * sizes.out_stride4 + column4] = bitcast<vec4u>(four(unit, i));
+    if (column4 < sizes.cols4) {
+      out[sizes.out_at4 + at.y * sizes.out_stride4 + column4] = bitcast<vec4u>(four(unit, i));
     }
   }
 }

@@ -11,7 +11,7 @@ override HEAD_DIM: u32;
 override TAIL_PARTS: u32;
 override TAIL_SLICE: u32;
 
-struct Sizes { first_row: u32, capacity: u32, slice: u32, slices: u32, out_first: u32, out_stride: u32 }
+struct Sizes { first_row: u32, capacity: u32, slice: u32, slices: u32, out_at: u32, out_stride: u32 }
 
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> batch: array<u32>;
@@ -45,5 +45,5 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     total += weight;
   }
   // A row of no tokens at all is zero.
-  out[(sizes.out_first + sizes.first_row + id.y) * sizes.out_stride + id.x] = select(0.0, sum / total, parts > 0);
+  out[sizes.out_at + (sizes.first_row + id.y) * sizes.out_stride + id.x] = select(0.0, sum / total, parts > 0);
 }

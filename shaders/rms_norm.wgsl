@@ -1,18 +1,19 @@
 // Root-mean-square norm: out = x / sqrt(mean(x²) + eps) · weight, for each part of `width` columns of each row.
 // Knows nothing of what the parts are (whole rows, or heads).
 //
-//   x, out  (rows, stride)   weight  (width)
+//   x  (rows, x_stride)   out  (rows, out_stride)   weight  (width)
 //
 // One workgroup a part; lanes stride over its columns.
 
 override LANES: u32 = 256;
+const STRIPE = 16u;
 override IN_PLACE: bool; // x is out; binding 1 is then not read
 
 // Sums of squares between these are good to all digits of f32; others are summed again in parts of the largest magnitude.
 const LEAST = 1e-30;
 const MOST = 1e37;
 
-struct Sizes { width: u32, stride: u32, first_in: u32, first_out: u32, eps: f32 }
+struct Sizes { width: u32, x_at: u32, x_stride: u32, out_at: u32, out_stride: u32, eps: f32 }
 
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
@@ -20,35 +21,49 @@ struct Sizes { width: u32, stride: u32, first_in: u32, first_out: u32, eps: f32 
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
 
 var<workgroup> parts: array<f32, LANES>;
+var<workgroup> result: f32;
 
 fn value(at: u32) -> f32 {
   if (IN_PLACE) { return out[at]; }
   return x[at];
 }
 
+/// Sums are taken by stripes of lanes, then over the stripes: few barriers.
 fn sum_of_lanes(lane: u32, own: f32) -> f32 {
+  workgroupBarrier();
   parts[lane] = own;
-  for (var half = LANES / 2u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lane < half) { parts[lane] += parts[lane + half]; }
+  workgroupBarrier();
+  if (lane < STRIPE) {
+    var sum = 0.0;
+    for (var i = lane; i < LANES; i += STRIPE) { sum += parts[i]; }
+    parts[lane] = sum;
   }
-  return workgroupUniformLoad(&parts[0]);
+  workgroupBarrier();
+  if (lane == 0u) {
+    var sum = 0.0;
+    for (var i = 0u; i < STRIPE; i++) { sum += parts[i]; }
+    result = sum;
+  }
+  return workgroupUniformLoad(&result);
 }
 
 fn most_of_lanes(lane: u32, own: f32) -> f32 {
+  workgroupBarrier();
   parts[lane] = own;
-  for (var half = LANES / 2u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lane < half) { parts[lane] = max(parts[lane], parts[lane + half]); }
+  workgroupBarrier();
+  if (lane == 0u) {
+    var most = 0.0;
+    for (var i = 0u; i < LANES; i++) { most = max(most, parts[i]); }
+    result = most;
   }
-  return workgroupUniformLoad(&parts[0]);
+  return workgroupUniformLoad(&result);
 }
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let part = group.x * sizes.width;
-  let start = (sizes.first_in + group.y) * sizes.stride + part;
-  let end = (sizes.first_out + group.y) * sizes.stride + part;
+  let start = sizes.x_at + group.y * sizes.x_stride + part;
+  let end = sizes.out_at + group.y * sizes.out_stride + part;
   let width = f32(sizes.width);
 
   var own = 0.0;

@@ -1,7 +1,7 @@
 // Rotary positions, and the rows' keys and values into the cache: q turns in place; k turns, and goes with v into the row's slot.
 // Knows the batch and the cache's layout (src/webgpu/kv-layout.ts); nothing of what attention makes of them.
 //
-//   q  (rows, q_stride) f32    k, v  (rows, k_stride) f32    kv  16-bit floats, two to a word
+//   qkv  (rows, stride) f32: a row of q, of k and of v each from its place on    kv  16-bit floats, two to a word
 //
 // Workgroup y = row. One lane turns a pair of q, makes one word of K (two dimensions of a token), or one word of V (one dimension of
 // two tokens).
@@ -14,14 +14,12 @@ override ROPE_DIM: u32;
 override HALVES: bool; // pairs are (i, i + ROPE_DIM / 2), else (2 i, 2 i + 1)
 override D16: u32 = (HEAD_DIM + 15) / 16 * 16;
 
-struct Sizes { q_first: u32, q_stride: u32, k_first: u32, v_first: u32, k_stride: u32 }
+struct Sizes { stride: u32, q_at: u32, k_at: u32, v_at: u32 }
 
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> batch: array<u32>;
-@group(0) @binding(2) var<storage, read_write> q: array<f32>;
-@group(0) @binding(3) var<storage, read> k: array<f32>;
-@group(0) @binding(4) var<storage, read> v: array<f32>;
-@group(0) @binding(5) var<storage, read_write> kv: array<u32>;
+@group(0) @binding(2) var<storage, read_write> qkv: array<f32>;
+@group(0) @binding(3) var<storage, read_write> kv: array<u32>;
 
 fn slot(row: u32) -> vec2u {
   let at = batch[4] + 2 * row;
@@ -37,7 +35,7 @@ fn turn(row: u32, pair: u32) -> vec2f {
 /// Dimension d of the head that begins at `start`, turned.
 fn turned_key(row: u32, start: u32, d: u32) -> f32 {
   if (d >= HEAD_DIM) { return 0.0; }
-  let x = k[start + d];
+  let x = qkv[start + d];
   if (d >= ROPE_DIM) { return x; }
   var pair = d / 2;
   var mate = d ^ 1;
@@ -48,13 +46,13 @@ fn turned_key(row: u32, start: u32, d: u32) -> f32 {
     mate = select(pair, d + ROPE_DIM / 2, is_first);
   }
   let by = turn(row, pair);
-  let other = k[start + mate];
+  let other = qkv[start + mate];
   return select(other * by.y + x * by.x, x * by.x - other * by.y, is_first);
 }
 
 fn value(row: u32, head: u32, d: u32) -> f32 {
   if (d >= HEAD_DIM) { return 0.0; }
-  return v[(sizes.v_first + row) * sizes.k_stride + head * HEAD_DIM + d];
+  return qkv[sizes.v_at + row * sizes.stride + head * HEAD_DIM + d];
 }
 
 /// Beyond the range of 16 bits the largest of them.
@@ -69,14 +67,14 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
 
   if (unit < N_HEADS * (ROPE_DIM / 2)) {
     let pair = unit % (ROPE_DIM / 2);
-    let start = (sizes.q_first + row) * sizes.q_stride + unit / (ROPE_DIM / 2) * HEAD_DIM;
+    let start = sizes.q_at + row * sizes.stride + unit / (ROPE_DIM / 2) * HEAD_DIM;
     let first = start + select(2 * pair, pair, HALVES);
     let second = first + select(1u, ROPE_DIM / 2, HALVES);
     let by = turn(row, pair);
-    let x = q[first];
-    let y = q[second];
-    q[first] = x * by.x - y * by.y;
-    q[second] = x * by.y + y * by.x;
+    let x = qkv[first];
+    let y = qkv[second];
+    qkv[first] = x * by.x - y * by.y;
+    qkv[second] = x * by.y + y * by.x;
     return;
   }
   unit -= N_HEADS * (ROPE_DIM / 2);
@@ -86,7 +84,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   if (unit < N_KV_HEADS * (D16 / 2)) {
     let head = unit / (D16 / 2);
     let d = unit % (D16 / 2) * 2;
-    let start = (sizes.k_first + row) * sizes.k_stride + head * HEAD_DIM;
+    let start = sizes.k_at + row * sizes.stride + head * HEAD_DIM;
     let tile = (to.x * N_KV_HEADS + head) * 4 * tiles + to.y / 16 * tiles + d / 16;
     kv[tile * 128 + to.y % 16 * 8 + d % 16 / 2] = packed(turned_key(row, start, d), turned_key(row, start, d + 1));
     return;

@@ -12,9 +12,17 @@ export interface Tensor {
 
 /** A weight matrix (rows = outputs, cols = inputs), kept in its file's type. */
 export interface Weight {
+  readonly name: string;
   readonly type: GgmlType;
   readonly rows: number;
   readonly cols: number;
+}
+
+/** A root-mean-square norm: x / sqrt(mean(x²) + eps) · weight. */
+export interface Norm {
+  /** (1, cols) */
+  readonly weight: Tensor;
+  readonly eps: number;
 }
 
 /** Attention states: per row and part a normalised value (headDim) and the natural log of its sum of exponentials. */
@@ -115,12 +123,16 @@ export interface Backend {
 
   /** A new tensor, for good; contents undefined. */
   tensor(rows: number, cols: number): Tensor;
+  /** New tensors of these widths, which lie side by side: products with weights that do fill them at once. */
+  tensors(rows: number, cols: readonly number[]): Tensor[];
   /** `count` rows of a tensor from row `first` on: the same memory. */
   view(x: Tensor, first: number, count: number): Tensor;
   /** A vector of parameters (1, cols). */
   vector(values: Float32Array): Tensor;
-  /** A weight matrix from its file's bytes, read in order. `name` for messages. */
-  weight(name: string, type: GgmlType, rows: number, cols: number, read: ReadNext): Promise<Weight>;
+  /** Room for weight matrices of one width, side by side. Errors: `unsupported`, `memory`: nothing is held then. */
+  weights(of: readonly Weight[]): Promise<readonly Weight[]>;
+  /** Fills a weight that has room with its file's bytes, read in order. Errors: `format` where one is not a finite number. */
+  upload(weight: Weight, read: ReadNext): Promise<void>;
   /** New attention states for up to `rows` rows of all heads. */
   states(rows: number): States;
 
@@ -133,17 +145,18 @@ export interface Backend {
 
   /** out[row] = table[id of the row], dequantised. */
   embed(table: Weight, batch: PreparedBatch, out: Tensor): void;
-  /** out[row] = x[row] / sqrt(mean(x[row]²) + eps) · weight. A weight narrower than the rows normalises each part of its width
-   *  (a head) by itself. out may be x. */
-  rmsNorm(x: Tensor, weight: Tensor, eps: number, out: Tensor): void;
-  /** out = x · Wᵀ. x (rows, cols) -> out (rows, outputs). */
-  linear(x: Tensor, weight: Weight, out: Tensor): void;
+  /** outs[i] = norm(x) · weights[i]ᵀ, of weights and outs that lie side by side. x (rows, cols) -> outs[i] (rows, outputs). */
+  linear(x: Tensor, norm: Norm | undefined, weights: readonly Weight[], outs: readonly Tensor[]): void;
+  /** out = silu(norm(x) · gateᵀ) · (norm(x) · upᵀ), element by element; silu(z) = z / (1 + e^-z). gate and up lie side by side. */
+  linearGated(x: Tensor, norm: Norm, gate: Weight, up: Weight, out: Tensor): void;
   /** out += x · Wᵀ: a projection back into the residual stream. */
   linearAdd(x: Tensor, weight: Weight, out: Tensor): void;
+  /** x[row] = norm(x[row]). A norm narrower than the rows normalises each part of its width (a head) by itself. */
+  rmsNorm(x: Tensor, norm: Norm): void;
   /** x[row] += bias. x (rows, cols), bias (1, cols). */
   addBias(x: Tensor, bias: Tensor): void;
   /** Rotates q and k by the rows' angles, and puts k and v into the rows' slots of this layer.
-   *  q (rows, nHeads · headDim), k and v (rows, nKvHeads · headDim); q changes in place. */
+   *  q (rows, nHeads · headDim), k and v (rows, nKvHeads · headDim), side by side; q changes in place. */
   ropeAppend(q: Tensor, k: Tensor, v: Tensor, layer: number, batch: PreparedBatch): void;
   /** Prefill: each row against the context, itself and the rows before it. q, out (rows, nHeads · headDim). */
   attendPrefill(q: Tensor, layer: number, batch: PreparedBatch, out: Tensor): void;
@@ -155,8 +168,6 @@ export interface Backend {
   mergeStates(states: States, batch: PreparedBatch, out: Tensor): void;
   /** The one-part path: each sample by itself against context and tail. */
   attendOnePart(q: Tensor, layer: number, batch: PreparedBatch, out: Tensor): void;
-  /** gate = silu(gate) · up. */
-  swiglu(gate: Tensor, up: Tensor): void;
   /** The faster attention path for so many samples after a context of so many tokens, and why, for people. */
   choosePath(nSamples: number, ctxLen: number): { readonly path: AttentionPath; readonly reason: string };
 

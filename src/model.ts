@@ -1,7 +1,7 @@
 // The forward of a llama-like transformer, spelled out once over the backend's operations: token ids in, logits out.
 // Knows layers and their order; nothing of kernels, of where blocks come from, or of sampling.
 
-import type { AttentionPath, Backend, Batch, PreparedBatch, States, Tensor, Weight } from "./backend.ts";
+import type { AttentionPath, Backend, Batch, Norm, PreparedBatch, States, Tensor } from "./backend.ts";
 import type { ModelConfig } from "./config.ts";
 import { rotaryTurns } from "./config.ts";
 import type { LayerWeights, Weights } from "./weights.ts";
@@ -37,13 +37,9 @@ export function createForward(backend: Backend, config: ModelConfig, weights: We
   const { dim, hiddenDim, headDim, nHeads, nKvHeads, vocab, normEps } = config;
   const { maxRows, maxSamples } = backend;
   const x = backend.tensor(maxRows, dim); // the residual stream
-  const normed = backend.tensor(maxRows, dim);
-  const q = backend.tensor(maxRows, nHeads * headDim);
-  const k = backend.tensor(maxRows, nKvHeads * headDim);
-  const v = backend.tensor(maxRows, nKvHeads * headDim);
+  const [q, k, v] = backend.tensors(maxRows, [nHeads * headDim, nKvHeads * headDim, nKvHeads * headDim]);
   const attended = backend.tensor(maxRows, nHeads * headDim);
-  const gate = backend.tensor(maxRows, hiddenDim);
-  const up = backend.tensor(maxRows, hiddenDim);
+  const gated = backend.tensor(maxRows, hiddenDim);
   const logits = backend.tensor(maxSamples, vocab);
   const states: States = backend.states(maxSamples);
 
@@ -55,31 +51,24 @@ export function createForward(backend: Backend, config: ModelConfig, weights: We
     backend.mergeStates(states, batch, out);
   };
 
-  function project(x: Tensor, weight: Weight, bias: Tensor | undefined, out: Tensor): void {
-    backend.linear(x, weight, out);
-    if (bias) backend.addBias(out, bias);
-  }
+  const norm = (weight: Tensor): Norm => ({ weight, eps: normEps });
 
   function runLayer(w: LayerWeights, layer: number, batch: PreparedBatch, attend: Attend): void {
     const first = (tensor: Tensor) => backend.view(tensor, 0, batch.rows);
-    const [residual, h, queries, keys, values, out] = [x, normed, q, k, v, attended].map(first);
-    backend.rmsNorm(residual, w.attnNorm, normEps, h);
-    project(h, w.q, w.qBias, queries);
-    project(h, w.k, w.kBias, keys);
-    project(h, w.v, w.vBias, values);
-    if (w.qNorm) backend.rmsNorm(queries, w.qNorm, normEps, queries);
-    if (w.kNorm) backend.rmsNorm(keys, w.kNorm, normEps, keys);
+    const [residual, queries, keys, values, out, hidden] = [x, q, k, v, attended, gated].map(first);
+    backend.linear(residual, norm(w.attnNorm), [w.q, w.k, w.v], [queries, keys, values]);
+    if (w.qBias) backend.addBias(queries, w.qBias);
+    if (w.kBias) backend.addBias(keys, w.kBias);
+    if (w.vBias) backend.addBias(values, w.vBias);
+    if (w.qNorm) backend.rmsNorm(queries, norm(w.qNorm));
+    if (w.kNorm) backend.rmsNorm(keys, norm(w.kNorm));
     backend.ropeAppend(queries, keys, values, layer, batch);
     attend(queries, layer, batch, out);
     backend.linearAdd(out, w.o, residual);
     if (w.oBias) backend.addBias(residual, w.oBias);
 
-    const [gated, upped] = [gate, up].map(first);
-    backend.rmsNorm(residual, w.ffnNorm, normEps, h);
-    backend.linear(h, w.gate, gated);
-    backend.linear(h, w.up, upped);
-    backend.swiglu(gated, upped);
-    backend.linearAdd(gated, w.down, residual);
+    backend.linearGated(residual, norm(w.ffnNorm), w.gate, w.up, hidden);
+    backend.linearAdd(hidden, w.down, residual);
   }
 
   /** All layers, then the logits of the last `wanted` rows. */
@@ -91,10 +80,8 @@ export function createForward(backend: Backend, config: ModelConfig, weights: We
       runLayer(w, layer, prepared, attend);
     });
     if (wanted === 0) return undefined;
-    const last = backend.view(normed, 0, wanted);
     const out = backend.view(logits, 0, wanted);
-    backend.rmsNorm(backend.view(x, rows - wanted, wanted), weights.outputNorm, normEps, last);
-    backend.linear(last, weights.output, out);
+    backend.linear(backend.view(x, rows - wanted, wanted), norm(weights.outputNorm), [weights.output], [out]);
     return out;
   }
 

@@ -109,7 +109,32 @@ export function checkWeights(config: ModelConfig, tensors: ReadonlyMap<string, T
   return bytes;
 }
 
-/** Reads all tensors in the order of the file. readerOf gives the bytes of the tensor at hand, in order; done hears of each. */
+/** Matrices of one layer whose products share their input. */
+const SIDE_BY_SIDE = [
+  ["attn_q", "attn_k", "attn_v"],
+  ["ffn_gate", "ffn_up"],
+];
+
+/** All matrices of the file, in lists of those that lie side by side. */
+function groups({ nLayers }: ModelConfig, matrices: readonly TensorInfo[]): TensorInfo[][] {
+  const together = new Map<string, string>(); // name to the first of its list
+  for (let layer = 0; layer < nLayers; layer++)
+    for (const [first, ...others] of SIDE_BY_SIDE)
+      for (const other of others) together.set(`blk.${layer}.${other}.weight`, `blk.${layer}.${first}.weight`);
+  const lists = new Map<string, TensorInfo[]>();
+  for (const tensor of matrices) {
+    const first = together.get(tensor.name) ?? tensor.name;
+    lists.set(first, [...(lists.get(first) ?? []), tensor]);
+  }
+  // As the operations name them: by role, not as they come in the file.
+  const place = ({ name }: TensorInfo) => SIDE_BY_SIDE.flat().findIndex((role) => name.endsWith(`.${role}.weight`));
+  return [...lists.values()].map((list) => list.sort((a, b) => place(a) - place(b)));
+}
+
+/**
+ * Makes room for all matrices, and reads all tensors in the order of the file. readerOf gives the bytes of the tensor at hand, in
+ * order; done hears of each. Errors: `format`, `memory`.
+ */
 export async function readWeights(
   config: ModelConfig,
   tensors: ReadonlyMap<string, TensorInfo>,
@@ -118,18 +143,25 @@ export async function readWeights(
   done: (tensor: TensorInfo) => void,
 ): Promise<Weights> {
   const wanted = roles(config);
+  const inOrder = [...tensors.values()].sort((a, b) => a.offset - b.offset);
   const matrices = new Map<string, Weight>();
+  for (const list of groups(
+    config,
+    inOrder.filter(({ name }) => wanted.get(name)?.kept === "matrix"),
+  )) {
+    const made = await backend.weights(list.map(({ name, type, shape: [rows, cols] }) => ({ name, type, rows, cols })));
+    for (const weight of made) matrices.set(weight.name, weight);
+  }
   const vectors = new Map<string, Tensor>();
   let ropeDivisors: Float32Array | undefined;
-  for (const tensor of [...tensors.values()].sort((a, b) => a.offset - b.offset)) {
-    const { name, type, shape } = tensor;
-    const role = wanted.get(name);
+  for (const tensor of inOrder) {
+    const { name } = tensor;
     const read = readerOf(tensor);
-    if (role?.kept === "matrix") {
-      matrices.set(name, await backend.weight(name, type, shape[0], shape[1], read));
-    } else {
+    const weight = matrices.get(name);
+    if (weight) await backend.upload(weight, read);
+    else {
       const values = toFloats(await read(tensor.byteLength), name);
-      if (role?.kept === "host") ropeDivisors = values;
+      if (wanted.get(name)?.kept === "host") ropeDivisors = values;
       else vectors.set(name, backend.vector(values));
     }
     done(tensor);

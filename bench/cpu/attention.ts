@@ -14,7 +14,7 @@ export async function measureAttention(shape: Shape, lengths: readonly number[])
   const { nLayers, nHeads, headDim, ropeDim } = shape;
   const backend = createCpuBackend(await newCpuModule(), shape);
   // A weight, however small, makes the backend take the kernels' scratch.
-  await backend.weight("scratch", "F32", 8, 32, async (length) => new Uint8Array(length));
+  await backend.weights([{ name: "scratch", type: "F32", rows: 8, cols: 32 }]);
   const most = Math.max(...SAMPLES);
   const q = backend.tensor(most, nHeads * headDim);
   const out = backend.tensor(most, nHeads * headDim);

@@ -29,6 +29,6 @@ export async function openClass(wanted: DeviceClass): Promise<OpenedDevice> {
   const rank = CLASSES.indexOf(wanted);
   return {
     ...opened,
-    abilities: { matrix: matrix && rank === 0, f16: f16 && rank <= 1, subgroups: subgroups && rank <= 2 },
+    abilities: { matrix: rank === 0 ? matrix : undefined, f16: f16 && rank <= 1, subgroups: subgroups && rank <= 2 },
   };
 }

@@ -36,25 +36,25 @@ export async function createEngine(opened: OpenedDevice, config: ModelConfig, ty
   const read = async (length: number) => random.subarray(0, length);
   let weightBytes = 0;
   const began = performance.now();
-  const weight = (rows: number, cols: number) => {
-    weightBytes += (rows * cols * GGML_TYPES[type].blockBytes) / GGML_TYPES[type].blockElements;
-    return backend.weight("random", type, rows, cols, read);
+  /** Weights of so many rows, side by side. */
+  const weights = async (rows: readonly number[], cols: number) => {
+    const made = await backend.weights(rows.map((rows) => ({ name: "random", type, rows, cols })));
+    for (const weight of made) {
+      await backend.upload(weight, read);
+      weightBytes += (weight.rows * cols * GGML_TYPES[type].blockBytes) / GGML_TYPES[type].blockElements;
+    }
+    return made;
   };
   const norm = backend.vector(new Float32Array(dim).fill(1));
   const layers: LayerWeights[] = [];
-  for (let layer = 0; layer < nLayers; layer++)
-    layers.push({
-      attnNorm: norm,
-      q: await weight(nHeads * headDim, dim),
-      k: await weight(nKvHeads * headDim, dim),
-      v: await weight(nKvHeads * headDim, dim),
-      o: await weight(dim, nHeads * headDim),
-      ffnNorm: norm,
-      gate: await weight(hiddenDim, dim),
-      up: await weight(hiddenDim, dim),
-      down: await weight(dim, hiddenDim),
-    });
-  const output = await weight(vocab, dim);
+  for (let layer = 0; layer < nLayers; layer++) {
+    const [q, k, v] = await weights([nHeads * headDim, nKvHeads * headDim, nKvHeads * headDim], dim);
+    const [o] = await weights([dim], nHeads * headDim);
+    const [gate, up] = await weights([hiddenDim, hiddenDim], dim);
+    const [down] = await weights([dim], hiddenDim);
+    layers.push({ attnNorm: norm, q, k, v, o, ffnNorm: norm, gate, up, down });
+  }
+  const [output] = await weights([vocab], dim);
   await backend.finished();
   const uploadMs = performance.now() - began;
   const forward = createForward(backend, config, { embedding: output, layers, outputNorm: norm, output });

@@ -5,6 +5,7 @@ import type {
   Backend,
   Batch,
   Candidates,
+  Norm,
   PreparedBatch,
   ReadNext,
   Request,
@@ -81,6 +82,8 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = WAS
   }
   const attendBytes = cpu.attendScratchBytes(Math.max(MAX_ROWS, BLOCK) * group, headDim);
   const onePartBytes = 2 * nHeads * (headDim + 1) * 4;
+  /** What an operation makes on its way. */
+  const between = new Map<string, CpuTensor>();
   // A prepared batch: rewritten by each prepare. Tables grow with the sequences.
   let batchAt = 0;
   let batchWords = 0;
@@ -114,6 +117,7 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = WAS
     },
 
     tensor: newTensor,
+    tensors: (rows, cols) => cols.map((width) => newTensor(rows, width)),
     view(x, first, rows) {
       const { at, cols } = x as CpuTensor;
       return { at: at + first * cols * 4, rows, cols } as CpuTensor;
@@ -123,20 +127,27 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = WAS
       f32(cpu, tensor.at, values.length).set(values);
       return tensor;
     },
-    async weight(name, type, rows, cols, read): Promise<CpuWeight> {
-      const id = typeId(type);
-      const panelBytes = pack(type, cols);
-      if (panelBytes === 0) fail("unsupported", `tensor "${name}": type ${type} with ${cols} columns is not computed`);
-      const at = take(panels(rows) * panelBytes, `tensor "${name}"`);
-      await packRows(cpu, name, id, rows, cols, at, read);
-      needScratch(
-        Math.max(
-          cpu.linearScratchBytes(id, MAX_ROWS, cols, rows),
-          cpu.embedScratchBytes(id, cols),
-          attendBytes + Math.max(onePartBytes, MAX_ROWS * nHeads * 4),
-        ),
-      );
-      return { at, type, rows, cols };
+    async weights(of) {
+      for (const { name, type, cols } of of)
+        if (pack(type, cols) === 0)
+          fail("unsupported", `tensor "${name}": type ${type} with ${cols} columns is not computed`);
+      return of.map((weight): CpuWeight => {
+        const { name, type, rows, cols } = weight;
+        const at = take(panels(rows) * pack(type, cols), `tensor "${name}"`);
+        const id = typeId(type);
+        needScratch(
+          Math.max(
+            cpu.linearScratchBytes(id, MAX_ROWS, cols, rows),
+            cpu.embedScratchBytes(id, cols),
+            attendBytes + Math.max(onePartBytes, MAX_ROWS * nHeads * 4),
+          ),
+        );
+        return { ...weight, at };
+      });
+    },
+    async upload(weight, read) {
+      const { name, type, rows, cols, at } = weight as CpuWeight;
+      await packRows(cpu, name, typeId(type), rows, cols, at, read);
     },
     states(rows): CpuStates {
       return {
@@ -224,15 +235,24 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = WAS
       const { ids, rows } = batch as CpuBatch;
       cpu.embed(at, typeId(type), ids, (out as CpuTensor).at, rows, cols, scratch);
     },
-    rmsNorm(x, weight, eps, out) {
-      const rows = (x.rows * x.cols) / weight.cols;
-      cpu.rmsNorm((x as CpuTensor).at, (weight as CpuTensor).at, eps, (out as CpuTensor).at, rows, weight.cols);
+    linear(x, norm, weights, outs) {
+      const from = norm ? normalised(x, norm) : x;
+      weights.forEach((weight, i) => {
+        product(from, weight, outs[i], 0);
+      });
     },
+    linearGated(x, norm, gate, up, out) {
+      const from = normalised(x, norm);
+      const ups = scratchRows("up", x.rows, up.rows);
+      product(from, gate, out, 0);
+      product(from, up, ups, 0);
+      cpu.swiglu((out as CpuTensor).at, ups.at, out.rows * out.cols);
+    },
+    linearAdd: (x, weight, out) => product(x, weight, out, 1),
+    rmsNorm: (x, norm) => normalise(x, norm, x),
     addBias(x, bias) {
       cpu.addBias((x as CpuTensor).at, (bias as CpuTensor).at, x.rows, x.cols);
     },
-    linear: (x, weight, out) => linear(x, weight, out, 0),
-    linearAdd: (x, weight, out) => linear(x, weight, out, 1),
     ropeAppend(q, k, v, layer, batch) {
       const { turns, slots, rows } = batch as CpuBatch;
       const halves = shape.ropePairs === "halves" ? 1 : 0;
@@ -321,11 +341,6 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = WAS
         scratch,
       );
     },
-    swiglu(gate, up) {
-      const { at, rows, cols } = gate as CpuTensor;
-      cpu.swiglu(at, (up as CpuTensor).at, rows * cols);
-    },
-
     // Two parts won at every n from 2 on and every prompt from 256 tokens on, and one sample costs the same either way
     // (docs/performance-cpu.md, attention alone).
     choosePath: (nSamples) =>
@@ -344,9 +359,28 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = WAS
     },
   };
 
-  function linear(x: Tensor, weight: Weight, out: Tensor, add: number): void {
+  function product(x: Tensor, weight: Weight, out: Tensor, add: number): void {
     const { at, type, rows, cols } = weight as CpuWeight;
     cpu.linear((x as CpuTensor).at, at, typeId(type), (out as CpuTensor).at, x.rows, cols, rows, add, scratch);
+  }
+
+  function normalise(x: Tensor, { weight, eps }: Norm, out: Tensor): void {
+    const rows = (x.rows * x.cols) / weight.cols;
+    cpu.rmsNorm((x as CpuTensor).at, (weight as CpuTensor).at, eps, (out as CpuTensor).at, rows, weight.cols);
+  }
+
+  function normalised(x: Tensor, norm: Norm): Tensor {
+    const out = scratchRows("normed", x.rows, x.cols);
+    normalise(x, norm, out);
+    return out;
+  }
+
+  /** Rows of this width for use within an operation. */
+  function scratchRows(name: "normed" | "up", rows: number, cols: number): CpuTensor {
+    const made = between.get(name);
+    const kept = made && made.cols >= cols ? made : newTensor(MAX_ROWS, cols);
+    between.set(name, kept);
+    return { at: kept.at, rows, cols };
   }
 }
 

@@ -2,7 +2,7 @@
 // Owns how work is cut into slices and tiles of rows, and the layout of states; nothing of models, or of where blocks come from.
 
 import type { Backend, PreparedBatch, Shape, States, Tensor } from "../backend.ts";
-import type { GpuBatch, GpuTensor } from "./buffers.ts";
+import { type GpuBatch, type GpuTensor, placeOf } from "./buffers.ts";
 import type { Gpu } from "./gpu.ts";
 import { paddedHeadDim } from "./kv-layout.ts";
 import { createKvPool } from "./kv-pool.ts";
@@ -80,7 +80,7 @@ export async function createAttention(gpu: Gpu, shape: Shape, _maxRows: number, 
   const tiled = (name: string, rows: number, constants = {}) =>
     kernels.get(name, {
       constants: { ...heads, ...constants, LANES, VECTORS: Math.ceil(rows / 4) },
-      ...(rows === 1 ? { head: "rows_1" } : {}),
+      ...(rows === 1 ? { heads: ["rows_1"] } : {}),
     });
   const tileRows = wide === 1 ? [4] : [4, 4 * wide];
   const ownRows = group === 1 ? 1 : 4 * ownVectors;
@@ -134,7 +134,7 @@ export async function createAttention(gpu: Gpu, shape: Shape, _maxRows: number, 
     sample: { first: number; count: number },
   ): void {
     const { slice, slices } = slicesOf(batch.ctxLen);
-    const sizes = [q.first, q.stride, rows, slice, slices, part.first, sample.first];
+    const sizes = [placeOf(q), q.stride, rows, slice, slices, part.first, sample.first];
     const tiles = Math.ceil(group / ownRows);
     const bindings = [batch.buffer, q.buffer, pool.layer(layer), values, lse];
     gpu.run(decode, bindings, sizes, nKvHeads * tiles, part.count, sample.count);
@@ -147,7 +147,7 @@ export async function createAttention(gpu: Gpu, shape: Shape, _maxRows: number, 
     sample: { first: number; count: number },
   ): void {
     const { slice, slices } = slicesOf(batch.ctxLen);
-    const sizes = [sample.first, rows, slice, slices, out.first, out.stride];
+    const sizes = [sample.first, rows, slice, slices, placeOf(out), out.stride];
     const x = Math.ceil((nHeads * headDim) / LANES);
     gpu.run(merge, [batch.buffer, values, lse, out.buffer], sizes, x, sample.count);
   }
@@ -165,14 +165,14 @@ export async function createAttention(gpu: Gpu, shape: Shape, _maxRows: number, 
       const [queries, keys, values] = [q, k, v] as GpuTensor[];
       const { buffer, rows } = batch as GpuBatch;
       const units = (nHeads * ropeDim) / 2 + nKvHeads * (padded / 2) + nKvHeads * padded;
-      const sizes = [queries.first, queries.stride, keys.first, values.first, keys.stride];
-      const bindings = [buffer, queries.buffer, keys.buffer, values.buffer, pool.layer(layer)];
+      const sizes = [queries.stride, placeOf(queries), placeOf(keys), placeOf(values)];
+      const bindings = [buffer, queries.buffer, pool.layer(layer)];
       gpu.run(ropeAppend, bindings, sizes, Math.ceil(units / 64), rows);
     },
     attendPrefill(q: Tensor, layer: number, batch: PreparedBatch, out: Tensor) {
       const [queries, to] = [q, out] as GpuTensor[];
       const { buffer, rows } = batch as GpuBatch;
-      const sizes = [queries.first, queries.stride, to.first, to.stride];
+      const sizes = [placeOf(queries), queries.stride, placeOf(to), to.stride];
       const bindings = [buffer, queries.buffer, pool.layer(layer), to.buffer];
       gpu.run(prefill, bindings, sizes, nKvHeads, Math.ceil((rows * group) / (4 * wide)));
     },
@@ -184,7 +184,7 @@ export async function createAttention(gpu: Gpu, shape: Shape, _maxRows: number, 
       const tiles = contextTiles(shape, rows, workgroupBytes);
       const kernel = contextKernel.get(tiles.rows);
       if (!kernel) return;
-      const sizes = [queries.first, queries.stride, capacity, slice];
+      const sizes = [placeOf(queries), queries.stride, capacity, slice];
       const bindings = [buffer, queries.buffer, pool.layer(layer), values, lse];
       gpu.run(kernel, bindings, sizes, nKvHeads, slices, tiles.count);
     },

@@ -3,7 +3,7 @@
 
 import type { Backend, Shape } from "../backend.ts";
 import { createAttention } from "./attention.ts";
-import { createBuffers, type GpuTensor } from "./buffers.ts";
+import { createBuffers, type GpuTensor, placeOf } from "./buffers.ts";
 import { createCandidates } from "./candidates.ts";
 import type { OpenedDevice } from "./device.ts";
 import { createGpu, floatBits } from "./gpu.ts";
@@ -32,19 +32,19 @@ export async function createWebGpuBackend(
   const buffers = createBuffers(gpu);
   const { kernels } = gpu;
   const made = Promise.all([
-    kernels.get("rms_norm", { constants: { IN_PLACE: 0 } }),
     kernels.get("rms_norm", { constants: { IN_PLACE: 1 } }),
     kernels.get("add_bias"),
-    kernels.get("swiglu"),
-    createLinear(gpu, shape, MAX_ROWS, kernelClass),
+    createLinear(
+      gpu,
+      { maxRows: MAX_ROWS, widest: Math.max(dim, hiddenDim, nHeads * headDim), hiddenDim },
+      kernelClass,
+    ),
     createAttention(gpu, shape, MAX_ROWS, MAX_SAMPLES),
     createCandidates(gpu, shape.vocab, MAX_SAMPLES),
   ]);
   made.catch(() => gpu.dispose());
-  const [rmsNorm, rmsNormInPlace, addBias, swiglu, linear, attention, candidates] = await made;
+  const [rmsNorm, addBias, linear, attention, candidates] = await made;
   const LANES = 64;
-  /** The kernel class of the forward at hand: a prompt is always computed as for many rows, so that its parting changes no bit. */
-  let decoding = true;
 
   return {
     kind: "webgpu",
@@ -53,6 +53,7 @@ export async function createWebGpuBackend(
     maxSamples: MAX_SAMPLES,
     ...attention,
     ...candidates,
+    ...linear,
     get usedBytes() {
       return gpu.usedBytes;
     },
@@ -60,13 +61,10 @@ export async function createWebGpuBackend(
       return gpu.lost;
     },
 
-    computes: linear.computes,
-    weightBytes: linear.weightBytes,
-    weight: linear.weight,
     scratchBytes() {
       const { tensorBytes } = buffers;
-      const perRow = [dim, dim, nHeads * headDim, nHeads * headDim, nKvHeads * headDim, nKvHeads * headDim];
-      const activations = [...perRow, hiddenDim, hiddenDim].reduce((sum, cols) => sum + tensorBytes(MAX_ROWS, cols), 0);
+      const widths = [dim, nHeads * headDim + 2 * nKvHeads * headDim, nHeads * headDim, hiddenDim];
+      const activations = widths.reduce((sum, cols) => sum + tensorBytes(MAX_ROWS, cols), 0);
       const batch = 4 * MAX_ROWS * (4 + ropeDim);
       return (
         activations +
@@ -82,31 +80,21 @@ export async function createWebGpuBackend(
     view: buffers.view,
     vector: buffers.vector,
 
+    tensors: buffers.tensors,
+
     prepare(batch) {
-      decoding = batch.tails !== undefined;
+      linear.begin(batch.ids.length, batch.tails !== undefined);
       return buffers.prepare(batch);
     },
-
-    embed: linear.embed,
-    linear: (x, weight, out) => linear.linear(x, weight, out, decoding),
-    linearAdd: (x, weight, out) => linear.linearAdd(x, weight, out, decoding),
-    rmsNorm(x, weight, eps, out) {
-      const [from, by, to] = [x, weight, out] as GpuTensor[];
-      const inPlace = from.buffer === to.buffer;
-      const sizes = [by.cols, from.stride, from.first, to.first, floatBits(eps)];
-      const parts = from.cols / by.cols;
-      // In place the first binding is not read: any buffer that is not written will do.
-      if (inPlace) gpu.run(rmsNormInPlace, [by.buffer, by.buffer, to.buffer], sizes, parts, from.rows);
-      else gpu.run(rmsNorm, [from.buffer, by.buffer, to.buffer], sizes, parts, from.rows);
+    rmsNorm(x, { weight, eps }) {
+      const [to, by] = [x, weight] as GpuTensor[];
+      const sizes = [by.cols, placeOf(to), to.stride, placeOf(to), to.stride, floatBits(eps)];
+      // The first binding is not read: any buffer that is not written will do.
+      gpu.run(rmsNorm, [by.buffer, by.buffer, to.buffer], sizes, to.cols / by.cols, to.rows);
     },
     addBias(x, bias) {
       const [to, by] = [x, bias] as GpuTensor[];
-      gpu.run(addBias, [by.buffer, to.buffer], [to.stride, to.first], Math.ceil(to.stride / LANES), to.rows);
-    },
-    swiglu(gate, up) {
-      const [to, by] = [gate, up] as GpuTensor[];
-      const width = to.stride / 4;
-      gpu.run(swiglu, [to.buffer, by.buffer], [width, to.first, by.first], Math.ceil(width / LANES), to.rows);
+      gpu.run(addBias, [by.buffer, to.buffer], [placeOf(to), to.stride, to.cols], Math.ceil(to.cols / LANES), to.rows);
     },
 
     finished: gpu.finished,

@@ -4,13 +4,45 @@
 import type { Batch, PreparedBatch, Tensor } from "../backend.ts";
 import type { Gpu } from "./gpu.ts";
 
-/** f32 in rows of `stride` columns, a multiple of 4; the columns beyond `cols` are zero for good. */
+/** f32 in rows of `stride` columns, a multiple of 4; the columns beyond `cols`, up to the next multiple of 4, are zero for good. */
 export interface GpuTensor extends Tensor {
   readonly buffer: GPUBuffer;
-  /** The tensor's first row in the buffer. */
+  /** The tensor's first row and column in the buffer. */
   readonly first: number;
+  readonly column: number;
   readonly stride: number;
+  /**
+   * What the buffer's rows are at present, for all views: f32, or for products by subgroup matrices 16-bit tiles (shaders/tiles.wgsl).
+   */
+  readonly form: { tiles: boolean };
 }
+
+/** Columns that a row takes. */
+export const strideOf = (cols: number) => Math.ceil(cols / 4) * 4;
+
+/** The tensor's first number in its buffer. */
+export const placeOf = ({ first, stride, column }: GpuTensor) => first * stride + column;
+
+/** A row of a tensor, in whatever form it is. */
+export async function readRow(gpu: Gpu, tensor: GpuTensor, row: number): Promise<Float32Array> {
+  const { buffer, first, stride, cols, form } = tensor;
+  if (!form.tiles) return new Float32Array(await gpu.read(buffer, (placeOf(tensor) + row * stride) * 4, cols * 4));
+  const across = Math.ceil(cols / 16);
+  const tiles = new Uint16Array(await gpu.read(buffer, ((first + row) >> 4) * across * 512, across * 512));
+  const numberAt = (i: number) => (i >> 4) * 256 + ((first + row) & 15) * 16 + (i & 15);
+  return Float32Array.from({ length: cols }, (_, i) => floatOf(tiles[numberAt(i)]));
+}
+
+/** A 16-bit float's value. */
+function floatOf(half: number): number {
+  const exponent = (half >> 10) & 31;
+  const size = exponent === 0 ? (half & 1023) * 2 ** -24 : ((half & 1023) + 1024) * 2 ** (exponent - 25);
+  return half & 0x8000 ? -size : size;
+}
+
+/** Bytes of a buffer for so many rows, in either form. */
+const bytesOf = (rows: number, cols: number) =>
+  Math.max(16, rows * strideOf(cols) * 4, Math.ceil(rows / 16) * Math.ceil(cols / 16) * 512);
 
 /**
  * The batch as kernels read it: words (u32) of one buffer that is written anew for each forward.
@@ -29,11 +61,20 @@ export interface GpuBatch extends PreparedBatch {
 const HEADER = 16;
 
 export function createBuffers(gpu: Gpu) {
-  const strideOf = (cols: number) => Math.ceil(cols / 4) * 4;
-
   function tensor(rows: number, cols: number, label = "activations"): GpuTensor {
-    const stride = strideOf(cols);
-    return { buffer: gpu.buffer(rows * stride * 4, label), first: 0, rows, cols, stride };
+    const buffer = gpu.buffer(bytesOf(rows, cols), label);
+    return { buffer, first: 0, column: 0, rows, cols, stride: strideOf(cols), form: { tiles: false } };
+  }
+
+  function tensors(rows: number, cols: readonly number[]): GpuTensor[] {
+    const stride = cols.reduce((sum, width) => sum + strideOf(width), 0);
+    const whole = tensor(rows, stride);
+    let column = 0;
+    return cols.map((width) => {
+      const part = { ...whole, cols: width, column };
+      column += strideOf(width);
+      return part;
+    });
   }
 
   let words = new Uint32Array(1 << 14);
@@ -51,6 +92,7 @@ export function createBuffers(gpu: Gpu) {
 
   return {
     tensor: (rows: number, cols: number) => tensor(rows, cols),
+    tensors,
     view(x: Tensor, first: number, rows: number): GpuTensor {
       const of = x as GpuTensor;
       return { ...of, first: of.first + first, rows };
@@ -63,7 +105,7 @@ export function createBuffers(gpu: Gpu) {
       return made;
     },
     /** Bytes of a tensor. */
-    tensorBytes: (rows: number, cols: number) => Math.max(16, rows * strideOf(cols) * 4),
+    tensorBytes: bytesOf,
 
     prepare({ ids, turns, slots, context, tails }: Batch): GpuBatch {
       const rows = ids.length;

@@ -3,7 +3,7 @@
 
 import type { Backend, Candidates, Edits, Request } from "../backend.ts";
 import { fail } from "../errors.ts";
-import type { GpuTensor } from "./buffers.ts";
+import { type GpuTensor, readRow } from "./buffers.ts";
 import type { Gpu } from "./gpu.ts";
 
 // As in the shaders.
@@ -110,8 +110,7 @@ export async function createCandidates(
       return { ...found, rawLse, adjustedLse, target };
     },
     async logits(logits, row) {
-      const { buffer, first, stride, cols } = logits as GpuTensor;
-      return new Float32Array(await gpu.read(buffer, (first + row) * stride * 4, cols * 4));
+      return readRow(gpu, logits as GpuTensor, row);
     },
     scratchBytes: () =>
       needs.requests(maxSamples, EDITS) +

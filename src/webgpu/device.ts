@@ -3,12 +3,19 @@
 
 import { fail } from "../errors.ts";
 
+/** Subgroup matrices that are multiplied in f16 and summed in f32. */
+export interface MatrixUnit {
+  /** Their rows and columns. */
+  readonly side: 8 | 16;
+  /** Lanes of every subgroup. */
+  readonly subgroup: number;
+}
+
 /** Optional abilities of a device. Kernels that use them are variants: tried by compiling, never needed. */
 export interface Abilities {
   readonly f16: boolean;
   readonly subgroups: boolean;
-  /** Subgroup matrices of 16 × 16 × 16, f16 -> f32. */
-  readonly matrix: boolean;
+  readonly matrix?: MatrixUnit;
 }
 
 export interface OpenedDevice {
@@ -66,7 +73,7 @@ export async function openDevice(
   const requiredFeatures = features.filter((feature) => adapter.features.has(feature)) as GPUFeatureName[];
   try {
     const device = await adapter.requestDevice({ requiredLimits, requiredFeatures });
-    return { device, name, abilities: abilitiesOf(device), isUsers: false, owners: [gpu, adapter] };
+    return { device, name, abilities: abilitiesOf(device, adapter.info), isUsers: false, owners: [gpu, adapter] };
   } catch (error) {
     return { reason: `${name} gave no device: ${(error as Error).message}` };
   }
@@ -76,15 +83,42 @@ export async function openDevice(
 export function useDevice(device: GPUDevice): OpenedDevice {
   if (typeof device?.createComputePipelineAsync !== "function")
     fail("option", `device is ${device === null ? "null" : typeof device}, expected a GPUDevice`);
-  const name = describe((device as { adapterInfo?: GPUAdapterInfo }).adapterInfo);
-  return { device, name, abilities: abilitiesOf(device), isUsers: true, owners: [] };
+  const { adapterInfo } = device as { adapterInfo?: GPUAdapterInfo };
+  return {
+    device,
+    name: describe(adapterInfo),
+    abilities: abilitiesOf(device, adapterInfo),
+    isUsers: true,
+    owners: [],
+  };
 }
 
-const abilitiesOf = ({ features }: GPUDevice): Abilities => ({
-  f16: features.has("shader-f16"),
-  subgroups: features.has("subgroups"),
-  matrix: features.has(MATRIX) && features.has("shader-f16") && features.has("subgroups"),
-});
+function abilitiesOf({ features }: GPUDevice, info: MatrixInfo | undefined): Abilities {
+  const [f16, subgroups] = [features.has("shader-f16"), features.has("subgroups")];
+  return { f16, subgroups, matrix: f16 && subgroups && features.has(MATRIX) ? matrixUnit(info) : undefined };
+}
+
+/** What Dawn says of subgroups and their matrices. */
+interface MatrixInfo {
+  readonly subgroupMinSize?: number;
+  readonly subgroupMaxSize?: number;
+  readonly subgroupMatrixConfigs?: Iterable<{
+    readonly componentType: string;
+    readonly resultComponentType: string;
+    readonly M: number;
+    readonly N: number;
+    readonly K: number;
+  }>;
+}
+
+function matrixUnit({ subgroupMinSize, subgroupMaxSize, subgroupMatrixConfigs = [] }: MatrixInfo = {}) {
+  if (!subgroupMinSize || subgroupMinSize !== subgroupMaxSize) return undefined;
+  const configs = [...subgroupMatrixConfigs].filter(
+    ({ componentType, resultComponentType }) => componentType === "f16" && resultComponentType === "f32",
+  );
+  const side = ([16, 8] as const).find((side) => configs.some(({ M, N, K }) => M === side && N === side && K === side));
+  return side && { side, subgroup: subgroupMinSize };
+}
 
 /** Node's, once it was asked for: one for the whole process, and never collected, since that would end the process. */
 let nodeGpu: GPU | undefined;

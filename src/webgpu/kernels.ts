@@ -9,8 +9,8 @@ export type Constants = Readonly<Record<string, number>>;
 
 export interface KernelOptions {
   readonly constants?: Constants;
-  /** The file of shaders/heads/ that takes the place of the shader's own head. */
-  readonly head?: string;
+  /** Files of shaders/heads/ that take the place of the shader's own heads, in order; undefined leaves one as it is. */
+  readonly heads?: readonly (string | undefined)[];
 }
 
 export interface Kernel {
@@ -31,6 +31,8 @@ export interface Kernels {
   get(name: string, options?: KernelOptions): Promise<Kernel>;
   /** Nothing where the device does not compile it: for variants. */
   tryGet(name: string, options?: KernelOptions): Promise<Kernel | undefined>;
+  /** Compiled while what uses it waits on the device; if it is refused, so is that. */
+  now(name: string, options?: KernelOptions): Kernel;
 }
 
 /** Bytes of the uniform `sizes` of a dispatch, at most. */
@@ -41,18 +43,19 @@ const COMPUTE = 4; // GPUShaderStage.COMPUTE; Node has no such global
 export function createKernels(device: GPUDevice, texts: Readonly<Record<string, string>> = shaders): Kernels {
   const compiled = compiledOn(device, texts);
 
-  async function compile(name: string, { constants = {}, head }: KernelOptions): Promise<Kernel> {
-    const code = assemble(texts, name, head);
-    device.pushErrorScope("validation");
+  function describe(name: string, { constants = {}, heads }: KernelOptions) {
+    const code = assemble(texts, name, heads);
     const module = device.createShaderModule({ code, label: name });
     const layout = device.createBindGroupLayout({ label: name, entries: entriesOf(code) });
     const pipelineLayout = device.createPipelineLayout({ bindGroupLayouts: [layout] });
+    return { layout, label: name, pipelineLayout, compute: { module, entryPoint: "main", constants } };
+  }
+
+  async function compile(name: string, options: KernelOptions): Promise<Kernel> {
+    device.pushErrorScope("validation");
+    const { layout, label, pipelineLayout, compute } = describe(name, options);
     const invalid = device.popErrorScope();
-    const pipeline = device.createComputePipelineAsync({
-      label: name,
-      layout: pipelineLayout,
-      compute: { module, entryPoint: "main", constants },
-    });
+    const pipeline = device.createComputePipelineAsync({ label, layout: pipelineLayout, compute });
     pipeline.catch(() => {}); // heard below, after the scope's own error
     const error = await invalid;
     if (error) throw new Error(error.message);
@@ -60,44 +63,72 @@ export function createKernels(device: GPUDevice, texts: Readonly<Record<string, 
   }
 
   function get(name: string, options: KernelOptions = {}): Promise<Kernel> {
-    const key = JSON.stringify([name, options.head, options.constants]);
-    let kernel = compiled.get(key);
+    const key = keyOf(name, options);
+    let kernel = compiled.promised.get(key);
     if (!kernel) {
       kernel = compile(name, options).catch((error) => {
-        const what = options.head ? `${name} with head ${options.head}` : name;
+        const swapped = options.heads?.filter(Boolean).join(", ");
+        const what = swapped ? `${name} with head ${swapped}` : name;
         return fail("internal", `shader ${what} was refused: ${error.message}`, { cause: error });
       });
-      compiled.set(key, kernel);
+      compiled.promised.set(key, kernel);
     }
     return kernel;
   }
-  return { get, tryGet: (name, options) => get(name, options).catch(() => undefined) };
+  function now(name: string, options: KernelOptions = {}): Kernel {
+    const key = keyOf(name, options);
+    let kernel = compiled.made.get(key);
+    if (!kernel) {
+      const { layout, label, pipelineLayout, compute } = describe(name, options);
+      const pipeline = device.createComputePipeline({ label, layout: pipelineLayout, compute });
+      kernel = { name, pipeline, layout, groups: { next: new WeakMap() } };
+      compiled.made.set(key, kernel);
+    }
+    return kernel;
+  }
+  return { get, tryGet: (name, options) => get(name, options).catch(() => undefined), now };
 }
 
-/** Kernels of each device and texts: compiling takes longer than most models of a test. */
-const devices = new WeakMap<GPUDevice, Map<Readonly<Record<string, string>>, Map<string, Promise<Kernel>>>>();
+const keyOf = (name: string, { heads, constants }: KernelOptions) => JSON.stringify([name, heads, constants]);
 
-function compiledOn(device: GPUDevice, texts: Readonly<Record<string, string>>): Map<string, Promise<Kernel>> {
-  const byTexts = devices.get(device) ?? new Map<Readonly<Record<string, string>>, Map<string, Promise<Kernel>>>();
+/** Kernels of a device and texts. */
+interface Compiled {
+  readonly promised: Map<string, Promise<Kernel>>;
+  readonly made: Map<string, Kernel>;
+}
+
+/** Compiling takes longer than most models of a test. */
+const devices = new WeakMap<GPUDevice, Map<Readonly<Record<string, string>>, Compiled>>();
+
+function compiledOn(device: GPUDevice, texts: Readonly<Record<string, string>>): Compiled {
+  const byTexts = devices.get(device) ?? new Map<Readonly<Record<string, string>>, Compiled>();
   devices.set(device, byTexts);
-  const compiled = byTexts.get(texts) ?? new Map<string, Promise<Kernel>>();
+  const compiled = byTexts.get(texts) ?? { promised: new Map(), made: new Map() };
   byTexts.set(texts, compiled);
   return compiled;
 }
 
-const HEAD = /\/\/ head\n[\s\S]*?\/\/ end of head\n/;
+const HEAD = /\/\/ head\n[\s\S]*?\/\/ end of head\n/g;
 
-/** A shader's text with another head in the place of its own. */
-export function assemble(texts: Readonly<Record<string, string>>, name: string, head?: string): string {
+/** A shader's text with other heads in the place of its own. */
+export function assemble(
+  texts: Readonly<Record<string, string>>,
+  name: string,
+  heads: readonly (string | undefined)[] = [],
+): string {
   const text = texts[name] ?? fail("internal", `there is no shader ${name}`);
-  if (head === undefined) return text;
-  const other = texts[`heads/${head}`] ?? fail("internal", `there is no head ${head}`);
-  if (!HEAD.test(text)) fail("internal", `shader ${name} has no head to replace`);
-  const replaced = text.replace(HEAD, () => `${other}\n`);
+  let place = 0;
+  const replaced = text.replace(HEAD, (own) => {
+    const head = heads[place++];
+    return head === undefined ? own : `${texts[`heads/${head}`] ?? fail("internal", `there is no head ${head}`)}\n`;
+  });
+  if (place < heads.length)
+    fail("internal", `shader ${name} has ${place} heads, but ${heads.length} are to be replaced`);
   // Directives come first in WGSL, wherever the head stands.
-  const enables = replaced.match(/^enable .*;$/gm) ?? [];
-  return [...enables, replaced.replace(/^enable .*;$/gm, "")].join("\n");
+  const directives = replaced.match(DIRECTIVES) ?? [];
+  return [...directives, replaced.replace(DIRECTIVES, "")].join("\n");
 }
+const DIRECTIVES = /^(enable|diagnostic\(|requires) ?.*;$/gm;
 
 /** Binding 0 is the uniform of sizes; the others are storage buffers, as the text declares them. */
 function entriesOf(code: string): GPUBindGroupLayoutEntry[] {

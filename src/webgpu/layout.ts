@@ -21,6 +21,8 @@ export interface WeightLayout {
   readonly head?: string;
   /** Constants of that head. */
   readonly constants: Constants;
+  /** The second and third head of products by subgroup matrices, where they are not the shader's own. */
+  readonly matrixHeads: readonly string[];
   /** The shader that packs it, and its constants. */
   readonly packer: "pack_floats" | "pack_blocks";
   readonly packing: Constants;
@@ -52,6 +54,7 @@ function floats(head: string | undefined, bytes: 2 | 4, exponent: number): Weigh
   return {
     head,
     constants: {},
+    matrixHeads: head === undefined ? [] : ["left_unpacked", head],
     packer: "pack_floats",
     packing: { WORDS: bytes / 2, EXPONENT: exponent },
     tileColumns: 16,
@@ -79,6 +82,7 @@ function blocks(type: GgmlType, { bits, high = 0, centre, minimum = 0, factors =
   const shared = { MINIMUM: minimum, FACTORS: factors };
   return {
     head: `weights_q${bits}`,
+    matrixHeads: ["left_unpacked", `weights_q${bits}`],
     constants: { ...shared, HIGH: high, CENTRE: centre },
     packer: "pack_blocks",
     packing: {

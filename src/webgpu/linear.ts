@@ -1,121 +1,221 @@
 // Weights and products with them: packing on the GPU as the file's bytes stream in, rows of tables, matrix products.
 // Knows which kernel computes how many rows; layout.ts says how weights lie.
 
-import type { Backend, PreparedBatch, ReadNext, Shape, Tensor, Weight } from "../backend.ts";
+import type { Backend, Norm, PreparedBatch, ReadNext, Tensor, Weight } from "../backend.ts";
 import { fail } from "../errors.ts";
-import { GGML_TYPES, type GgmlType } from "../formats/gguf.ts";
-import type { GpuBatch, GpuTensor } from "./buffers.ts";
-import type { Gpu } from "./gpu.ts";
+import { GGML_TYPES } from "../formats/gguf.ts";
+import { type GpuBatch, type GpuTensor, placeOf, strideOf } from "./buffers.ts";
+import { floatBits, type Gpu } from "./gpu.ts";
 import type { Kernel } from "./kernels.ts";
 import { layoutOf, PANEL, panelUnits, tilesOf, UNIT_BYTES, type WeightLayout } from "./layout.ts";
 
-export interface Linear extends Pick<Backend, "computes" | "weightBytes" | "weight" | "embed"> {
-  /** decoding: whether the rows are samples (the kernel class goes by their number) or a prompt's tokens (always that of many rows). */
-  linear(x: Tensor, weight: Weight, out: Tensor, decoding: boolean): void;
-  linearAdd(x: Tensor, weight: Weight, out: Tensor, decoding: boolean): void;
+export interface Linear
+  extends Pick<
+    Backend,
+    "computes" | "weightBytes" | "weights" | "upload" | "embed" | "linear" | "linearGated" | "linearAdd"
+  > {
+  /**
+   * Begins a forward of so many rows: samples, whose kernels go by their number, or a prompt's tokens, for which they are always
+   * the same, so that its parting changes no bit. Returns whether its products read rows as 16-bit tiles.
+   */
+  begin(rows: number, decoding: boolean): boolean;
   scratchBytes(): number;
 }
 
-interface GpuWeight extends Weight {
+/** Weights that lie side by side in the same buffers. */
+interface Stack {
   readonly layout: WeightLayout;
   /** Whole panels in each buffer; more than one where a binding holds no more. */
   readonly parts: readonly { readonly buffer: GPUBuffer; readonly firstPanel: number; readonly panels: number }[];
   readonly panelUnits: number;
   readonly tiles: number;
+  /** Whether the last tile has more columns than the weight. */
+  readonly ragged: boolean;
+  readonly packer: Kernel;
   readonly embed: Kernel;
-  readonly few: readonly RowTile[];
 }
 
-/** A kernel that computes so many rows at a time against so many panels. */
-interface RowTile {
+interface GpuWeight extends Weight {
+  readonly stack: Stack;
+  /** In the stack. */
+  readonly firstPanel: number;
+}
+
+/** What a workgroup of linear.wgsl computes. */
+export interface FewTile {
   readonly rows: number;
   readonly panels: number;
-  readonly kernel: Kernel;
+  /** Tiles of each panel that a lane loads at once. */
+  readonly ahead: number;
 }
 
-/** Rows and panels of a workgroup, for ever more rows. */
-const FEW: readonly (readonly [rows: number, panels: number])[] = [
-  [1, 2],
-  [2, 2],
-  [4, 2],
-  [8, 2],
-];
+/** What a workgroup of linear_matrix.wgsl computes: teams · rowTiles tiles of 16 rows against panels. */
+export interface MatrixTile {
+  readonly panels: number;
+  readonly rowTiles: number;
+  /** Subgroups that share a team's columns. */
+  readonly shares: number;
+  readonly teams: number;
+}
+
+/** The tiles that kernels are made for. */
+export interface Tiling {
+  /** For ever more rows; the last one for any number. */
+  readonly few: readonly FewTile[];
+  /** Most samples that `few` computes where there are subgroup matrices. */
+  readonly mostFew: number;
+  /** For ever more samples. */
+  readonly matrix: readonly MatrixTile[];
+  /** For a prompt's tokens. */
+  readonly prompt: MatrixTile;
+}
+
+export const TILING: Tiling = {
+  few: [
+    { rows: 1, panels: 2, ahead: 2 },
+    { rows: 2, panels: 2, ahead: 2 },
+    { rows: 4, panels: 2, ahead: 2 },
+    { rows: 8, panels: 2, ahead: 1 },
+  ],
+  mostFew: 4,
+  matrix: [
+    { panels: 4, rowTiles: 1, shares: 8, teams: 1 },
+    { panels: 4, rowTiles: 2, shares: 8, teams: 1 },
+    { panels: 4, rowTiles: 4, shares: 8, teams: 1 },
+    { panels: 4, rowTiles: 4, shares: 4, teams: 2 },
+  ],
+  prompt: { panels: 4, rowTiles: 2, shares: 1, teams: 8 },
+};
+
+/** Rows from which on they are normalised once, and not by every workgroup again. */
+const MANY_ROWS = 9;
 /** The largest piece of a file on its way: the caller's bytes, the queue's copy and the buffer that is packed from. */
 const PIECE_BYTES = 4 << 20;
 const PACK_LANES = 64; // a workgroup of the packing shaders
 const EMBED_LANES = 64;
+const SWIGLU_LANES = 64;
 const MOST_GROUPS = 65535;
+
+/** Rows of a forward at most, and columns: of what products read, and of gates. */
+export interface LinearSizes {
+  readonly maxRows: number;
+  readonly widest: number;
+  readonly hiddenDim: number;
+}
 
 export async function createLinear(
   gpu: Gpu,
-  _shape: Shape,
-  _maxRows: number,
+  { maxRows, widest, hiddenDim }: LinearSizes,
   kernelClass: "few" | "many" | undefined,
+  tiling: Tiling = TILING,
 ): Promise<Linear> {
   const { kernels, limits } = gpu;
   const bindingBytes = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
+  const [rmsNorm, normTiles, plainTiles, swiglu] = await Promise.all([
+    kernels.get("rms_norm", { constants: { IN_PLACE: 0 } }),
+    kernels.get("tiles", { constants: { NORM: 1 } }),
+    kernels.get("tiles", { constants: { NORM: 0 } }),
+    kernels.get("swiglu"),
+  ]);
+  const unit = await matrixUnit();
+  /** Rows on their way into a product, normalised or as tiles; and up's where it is computed by itself. */
+  let between = gpu.buffer(0, "activations");
+  roomFor(widest);
+  const ups = gpu.buffer(maxRows * strideOf(hiddenDim) * 4, "activations");
+  /** How the forward at hand computes. */
+  let many = false;
+  let tile: MatrixTile | undefined;
 
-  async function weight(name: string, type: GgmlType, rows: number, cols: number, read: ReadNext): Promise<GpuWeight> {
+  /** Makes room for rows of so many columns. */
+  function roomFor(cols: number): void {
+    const bytes = maxRows * Math.max(strideOf(cols) * 4, Math.ceil(cols / 16) * 32);
+    if (bytes <= between.size) return;
+    const larger = gpu.buffer(bytes, "activations");
+    gpu.free(between);
+    between = larger;
+  }
+
+  /** The device's subgroup matrices, where a kernel of them compiles. */
+  async function matrixUnit() {
+    const unit = gpu.abilities.matrix;
+    if (!unit || 8 * unit.subgroup > limits.maxComputeInvocationsPerWorkgroup) return undefined;
+    const heads = [unit.side === 8 ? "matrix_8" : undefined];
+    const sizes = { PANELS: 2, ROW_TILES: 1, SHARES: 1, TEAMS: 1, SUBGROUP: unit.subgroup };
+    return (await kernels.tryGet("linear_matrix", { heads, constants: { ...sizes, GATED: 0 } })) && unit;
+  }
+
+  /** The kernel of a stack's products; they are compiled when first used. */
+  function fewKernel({ layout, ragged }: Stack, tile: FewTile, normed: boolean, gated: boolean): Kernel {
+    const sizes = { ROWS: tile.rows, PANELS: tile.panels, AHEAD: tile.ahead };
+    const kind = { RAGGED: Number(ragged), NORM: Number(normed), GATED: Number(gated) };
+    return kernels.now("linear", { heads: [layout.head], constants: { ...layout.constants, ...sizes, ...kind } });
+  }
+  /** What unpacks weights into workgroup memory has room there for two panels. */
+  const tileOf = (tile: MatrixTile, { layout }: Stack): MatrixTile =>
+    layout.matrixHeads.length > 0 ? { ...tile, panels: Math.min(2, tile.panels) } : tile;
+  function matrixKernel({ layout }: Stack, tile: MatrixTile, gated: boolean): Kernel {
+    const { matrixHeads } = layout;
+    const heads = [unit?.side === 8 ? "matrix_8" : undefined, ...matrixHeads];
+    const constants = { ...matrixSizes(tile), GATED: Number(gated) };
+    return kernels.now("linear_matrix", {
+      heads,
+      constants: matrixHeads.length > 0 ? { ...layout.constants, ...constants } : constants,
+    });
+  }
+  const matrixSizes = ({ panels, rowTiles, shares, teams }: MatrixTile) => ({
+    PANELS: panels,
+    ROW_TILES: rowTiles,
+    SHARES: shares,
+    TEAMS: teams,
+    SUBGROUP: unit?.subgroup ?? 1,
+  });
+
+  async function stackOf(of: readonly Weight[]): Promise<GpuWeight[]> {
+    const [{ name, type, cols }] = of;
     const layout = layoutOf(type);
     if (!layout || cols % GGML_TYPES[type].blockElements !== 0)
-      fail("unsupported", `tensor "${name}": type ${type} with ${cols} columns is not computed`);
+      return fail("unsupported", `tensor "${name}": type ${type} with ${cols} columns is not computed`);
     const units = panelUnits(layout, cols);
-    const panels = Math.ceil(rows / PANEL);
     const most = Math.floor(bindingBytes / (units * UNIT_BYTES));
     if (most === 0)
       fail(
         "memory",
         `tensor "${name}": 16 of its rows are ${units * UNIT_BYTES} bytes, a binding holds ${bindingBytes}`,
       );
-
-    const { head, constants } = layout;
-    const ragged = cols % layout.tileColumns === 0 ? 0 : 1;
-    const [packer, embed, few] = await Promise.all([
+    const [packer, embed] = await Promise.all([
       kernels.get(layout.packer, { constants: layout.packing }),
-      kernels.get("embed", { head, constants }),
-      Promise.all(
-        FEW.map(async ([rows, panels]) => ({
-          rows,
-          panels,
-          kernel: await kernels.get("linear", {
-            head,
-            constants: { ...constants, ROWS: rows, PANELS: panels, RAGGED: ragged },
-          }),
-        })),
-      ),
+      kernels.get("embed", { heads: [layout.head], constants: layout.constants }),
     ]);
-
+    const panels = of.reduce((sum, { rows }) => sum + Math.ceil(rows / PANEL), 0);
     const parts: { buffer: GPUBuffer; firstPanel: number; panels: number }[] = [];
     try {
       await gpu.checked(`tensor "${name}"`, () => {
+        roomFor(cols);
         for (let firstPanel = 0; firstPanel < panels; firstPanel += most) {
           const count = Math.min(most, panels - firstPanel);
           const buffer = gpu.buffer(count * units * UNIT_BYTES, `tensor "${name}"`);
           parts.push({ buffer, firstPanel, panels: count });
         }
       });
-      const made: GpuWeight = {
-        type,
-        rows,
-        cols,
-        layout,
-        parts,
-        panelUnits: units,
-        tiles: tilesOf(layout, cols),
-        embed,
-        few,
-      };
-      await upload(name, made, packer, read);
-      return made;
     } catch (error) {
       for (const { buffer } of parts) gpu.free(buffer);
       throw error;
     }
+    const tiles = tilesOf(layout, cols);
+    const ragged = cols % layout.tileColumns !== 0;
+    const stack: Stack = { layout, parts, panelUnits: units, tiles, ragged, packer, embed };
+    let firstPanel = 0;
+    return of.map((weight) => {
+      const placed = { ...weight, stack, firstPanel };
+      firstPanel += Math.ceil(weight.rows / PANEL);
+      return placed;
+    });
   }
 
   /** Reads a weight's rows in pieces of whole panels; the GPU packs one while the next is read. */
-  async function upload(name: string, to: GpuWeight, packer: Kernel, read: ReadNext): Promise<void> {
-    const { type, rows, cols, layout, parts, tiles } = to;
+  async function upload(weight: Weight, read: ReadNext): Promise<void> {
+    const { name, type, rows, cols, stack, firstPanel } = weight as GpuWeight;
+    const { layout, parts, tiles, packer } = stack;
     const { blockElements, blockBytes } = GGML_TYPES[type];
     const rowBytes = (cols / blockElements) * blockBytes;
     const step = PANEL * Math.max(1, Math.floor(PIECE_BYTES / (PANEL * rowBytes)));
@@ -123,17 +223,18 @@ export async function createLinear(
     const broken = gpu.buffer(16, `staging of tensor "${name}"`);
     try {
       let packed: Promise<void> | undefined;
-      for (const { buffer, firstPanel, panels } of parts) {
-        const end = Math.min(rows, (firstPanel + panels) * PANEL);
-        for (let row = firstPanel * PANEL; row < end; row += step) {
+      for (const part of parts) {
+        const first = (part.firstPanel - firstPanel) * PANEL; // the weight's row with which the buffer begins
+        const end = Math.min(rows, first + part.panels * PANEL);
+        for (let row = Math.max(0, first); row < end; row += step) {
           const count = Math.min(step, end - row);
           const bytes = await read(count * rowBytes);
           await packed;
           gpu.write(raw, 0, wholeWords(bytes));
           const groups = Math.ceil((Math.ceil(count / PANEL) * tiles * layout.packLanes) / PACK_LANES);
           const high = Math.ceil(groups / MOST_GROUPS);
-          const sizes = [count, cols / blockElements, tiles, row - firstPanel * PANEL, row];
-          gpu.run(packer, [raw, buffer, broken], sizes, Math.ceil(groups / high), high);
+          const sizes = [count, cols / blockElements, tiles, row - first, row];
+          gpu.run(packer, [raw, part.buffer, broken], sizes, Math.ceil(groups / high), high);
           packed = gpu.finished();
           packed.catch(() => {}); // heard by the next await, or by the read below
         }
@@ -146,17 +247,82 @@ export async function createLinear(
     }
   }
 
-  function product(x: Tensor, weight: Weight, out: Tensor, decoding: boolean, add: 0 | 1): void {
-    const [from, to] = [x, out] as GpuTensor[];
-    const { parts, few, panelUnits, tiles, rows: outputs } = weight as GpuWeight;
-    const many = kernelClass ? kernelClass === "many" : !decoding;
-    const { kernel, rows, panels } = (!many && few.find((tile) => tile.rows >= x.rows)) || few[few.length - 1];
-    for (const part of parts) {
-      const sizes = [x.rows, from.first, from.stride / 4, to.first, to.stride, outputs];
-      sizes.push(part.firstPanel, part.panels, panelUnits, tiles, add);
-      const groups = [Math.ceil(x.rows / rows), Math.ceil(part.panels / panels)];
-      gpu.run(kernel, [part.buffer, from.buffer, to.buffer], sizes, groups[0], groups[1]);
+  /** norm(x), or x, in the form that products of many rows read. */
+  function prepared(x: GpuTensor, norm: Norm | undefined): GpuTensor {
+    const weight = norm?.weight as GpuTensor | undefined;
+    const eps = floatBits(norm?.eps ?? 0);
+    if (x.form.tiles || (!tile && !weight)) return x;
+    const made: GpuTensor = { ...x, buffer: between, first: 0, column: 0, stride: strideOf(x.cols) };
+    if (tile) {
+      const sizes = [placeOf(x) / 4, x.stride / 4, x.cols, eps];
+      gpu.run(weight ? normTiles : plainTiles, [x.buffer, weight?.buffer ?? x.buffer, between], sizes, x.rows);
+    } else if (weight) {
+      const sizes = [x.cols, placeOf(x), x.stride, 0, made.stride, eps];
+      gpu.run(rmsNorm, [x.buffer, weight.buffer, between], sizes, 1, x.rows);
     }
+    return made;
+  }
+
+  /** Consecutive weights of one stack: their panels, the results of a row, and where the first of them goes. */
+  interface Span {
+    readonly stack: Stack;
+    readonly firstPanel: number;
+    readonly panels: number;
+    readonly outputs: number;
+    readonly out: GpuTensor;
+    /** Whether the span is a gate with as many panels of up behind it, in one buffer. */
+    readonly gated: boolean;
+  }
+
+  const spanOf = (weight: Weight, out: Tensor, gated = false): Span => {
+    const { stack, firstPanel, rows } = weight as GpuWeight;
+    return { stack, firstPanel, panels: Math.ceil(rows / PANEL), outputs: rows, out: out as GpuTensor, gated };
+  };
+
+  /** The span's panels in each buffer, and the first one's column. */
+  function* partsOf({ stack, firstPanel, panels }: Span) {
+    for (const part of stack.parts) {
+      const begin = Math.max(firstPanel, part.firstPanel);
+      const end = Math.min(firstPanel + panels, part.firstPanel + part.panels);
+      if (begin >= end) continue;
+      yield {
+        buffer: part.buffer,
+        panel: begin - part.firstPanel,
+        panels: end - begin,
+        column: (begin - firstPanel) * PANEL,
+      };
+    }
+  }
+
+  /** out = or += x · Wᵀ, or gate and up joined. norm: of x, where few rows are normalised by each workgroup. */
+  function product(x: GpuTensor, norm: Norm | undefined, span: Span, add: 0 | 1): void {
+    const { stack, outputs, out, gated } = span;
+    const few = (!many && tiling.few.find(({ rows }) => rows >= x.rows)) || tiling.few[tiling.few.length - 1];
+    const matrix = tile && tileOf(tile, stack);
+    const kernel = matrix ? matrixKernel(stack, matrix, gated) : fewKernel(stack, few, norm !== undefined, gated);
+    for (const { buffer, panel, panels, column } of partsOf(span)) {
+      const weights = [panel, panels, panel + panels, stack.panelUnits, stack.tiles, add];
+      const place = placeOf(out) + column;
+      const wanted = panels * (gated ? 2 : 1);
+      if (matrix) {
+        const to = gated ? [0, Math.ceil(out.cols / 16)] : [place, out.stride];
+        const sizes = [x.rows, Math.ceil(x.cols / 16), ...to, outputs - column, ...weights];
+        const across = Math.ceil(x.rows / (16 * matrix.rowTiles * matrix.teams));
+        gpu.run(kernel, [buffer, x.buffer, out.buffer], sizes, across, Math.ceil(wanted / matrix.panels));
+      } else {
+        const from = [x.rows, placeOf(x) / 4, x.stride / 4, x.cols, floatBits(norm?.eps ?? 0)];
+        const sizes = [...from, place, out.stride, outputs - column, ...weights];
+        const by = (norm?.weight as GpuTensor | undefined)?.buffer ?? x.buffer;
+        const groups = [Math.ceil(x.rows / few.rows), Math.ceil(wanted / few.panels)];
+        gpu.run(kernel, [buffer, x.buffer, by, out.buffer], sizes, groups[0], groups[1]);
+      }
+    }
+    out.form.tiles = gated && tile !== undefined;
+  }
+
+  /** x as the forward's products read it, and the norm that is left to them. */
+  function input(x: Tensor, norm: Norm | undefined): [x: GpuTensor, norm: Norm | undefined] {
+    return many || tile ? [prepared(x as GpuTensor, norm), undefined] : [x as GpuTensor, norm];
   }
 
   return {
@@ -165,19 +331,69 @@ export async function createLinear(
       const layout = layoutOf(type);
       return layout ? Math.ceil(rows / PANEL) * panelUnits(layout, cols) * UNIT_BYTES : 0;
     },
-    weight,
+    async weights(of) {
+      const made: GpuWeight[] = [];
+      for (let i = 0; i < of.length; ) {
+        // Results lie side by side where all panels but the last are full.
+        let end = i + 1;
+        while (end < of.length && of[end].type === of[i].type && of[end - 1].rows % PANEL === 0) end++;
+        made.push(...(await stackOf(of.slice(i, end))));
+        i = end;
+      }
+      return made;
+    },
+    upload,
+    begin(rows, decoding) {
+      const matrix =
+        unit && kernelClass !== "few" && (!decoding || kernelClass === "many" || rows > tiling.mostFew);
+      const enough = tiling.matrix.find((tile) => 16 * tile.rowTiles * tile.teams >= rows);
+      tile = matrix ? (decoding ? (enough ?? tiling.matrix[tiling.matrix.length - 1]) : tiling.prompt) : undefined;
+      many = kernelClass ? kernelClass === "many" : !decoding || rows >= MANY_ROWS;
+      return tile !== undefined;
+    },
     embed(table: Weight, batch: PreparedBatch, out: Tensor) {
-      const { parts, layout, panelUnits, tiles, embed } = table as GpuWeight;
+      const { stack, firstPanel } = table as GpuWeight;
+      const { parts, layout, panelUnits, tiles, embed } = stack;
       const to = out as GpuTensor;
       const groups = Math.ceil((tiles * layout.parts) / EMBED_LANES);
       for (const part of parts) {
-        const sizes = [to.first, to.stride / 4, part.firstPanel, part.panels, panelUnits, tiles];
+        const sizes = [placeOf(to) / 4, to.stride / 4, strideOf(to.cols) / 4];
+        sizes.push(part.firstPanel - firstPanel, part.panels, panelUnits, tiles);
         gpu.run(embed, [part.buffer, (batch as GpuBatch).buffer, to.buffer], sizes, groups, batch.rows);
       }
+      to.form.tiles = false;
     },
-    linear: (x, weight, out, decoding) => product(x, weight, out, decoding, 0),
-    linearAdd: (x, weight, out, decoding) => product(x, weight, out, decoding, 1),
-    scratchBytes: () => 0,
+    linear(x, norm, weights, outs) {
+      const [from, by] = input(x, norm);
+      const spans: Span[] = [];
+      weights.forEach((weight, i) => {
+        const last = spans[spans.length - 1];
+        const next = spanOf(weight, outs[i]);
+        if (last?.stack !== next.stack) spans.push(next);
+        else {
+          const { panels, outputs } = last;
+          spans[spans.length - 1] = { ...last, panels: panels + next.panels, outputs: outputs + next.outputs };
+        }
+      });
+      for (const span of spans) product(from, by, span, 0);
+    },
+    linearGated(x, norm, gate, up, out) {
+      const [from, by] = input(x, norm);
+      const { stack } = gate as GpuWeight;
+      if (stack === (up as GpuWeight).stack && stack.parts.length === 1)
+        return product(from, by, spanOf(gate, out, true), 0);
+      const to = out as GpuTensor;
+      const beside: GpuTensor = { ...to, buffer: ups, first: 0 };
+      product(from, by, spanOf(gate, out), 0);
+      product(from, by, spanOf(up, beside), 0);
+      const width = to.stride / 4;
+      gpu.run(swiglu, [to.buffer, ups], [width, to.first, 0], Math.ceil(width / SWIGLU_LANES), to.rows);
+    },
+    linearAdd(x, weight, out) {
+      const [from] = input(x, undefined);
+      product(from, undefined, spanOf(weight, out), 1);
+    },
+    scratchBytes: () => maxRows * (strideOf(widest) + strideOf(hiddenDim)) * 4,
   };
 }
 

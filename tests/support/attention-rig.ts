@@ -3,7 +3,7 @@
 
 import type { Batch, Shape } from "../../src/backend.ts";
 import { createAttention } from "../../src/webgpu/attention.ts";
-import { createBuffers, type GpuTensor } from "../../src/webgpu/buffers.ts";
+import { createBuffers, type GpuTensor, readRow } from "../../src/webgpu/buffers.ts";
 import type { OpenedDevice } from "../../src/webgpu/device.ts";
 import { createGpu, type Gpu } from "../../src/webgpu/gpu.ts";
 import { halves, newRandom } from "./random.ts";
@@ -51,16 +51,23 @@ export async function createAttentionRig(
 
   function tensor(rows: number, cols: number, values?: ArrayLike<number>): GpuTensor {
     const made = buffers.tensor(rows, cols);
-    if (!values) return made;
-    const padded = new Float32Array(rows * made.stride);
-    for (let i = 0; i < values.length; i++) padded[Math.floor(i / cols) * made.stride + (i % cols)] = values[i];
-    gpu.write(made.buffer, 0, new Uint32Array(padded.buffer));
+    if (values) put(made, values);
     return made;
   }
 
-  async function values({ buffer, first, rows, cols, stride }: GpuTensor): Promise<Float32Array> {
-    const all = new Float32Array(await gpu.read(buffer, first * stride * 4, rows * stride * 4));
-    return Float32Array.from({ length: rows * cols }, (_, i) => all[Math.floor(i / cols) * stride + (i % cols)]);
+  function put({ buffer, column, stride, rows, cols }: GpuTensor, values: ArrayLike<number>): void {
+    const row = new Float32Array(cols);
+    for (let i = 0; i < rows; i++) {
+      for (let j = 0; j < cols; j++) row[j] = values[i * cols + j];
+      gpu.write(buffer, (i * stride + column) * 4, new Uint32Array(row.buffer));
+    }
+  }
+
+  async function values(x: GpuTensor): Promise<Float32Array> {
+    const all = new Float32Array(x.rows * x.cols);
+    const rows = Array.from({ length: x.rows }, (_, row) => readRow(gpu, x, row));
+    for (const [row, numbers] of (await Promise.all(rows)).entries()) all.set(numbers, row * x.cols);
+    return all;
   }
 
   /** Puts K and V (tokens, nKvHeads, headDim) of a layer into blocks, from place `first` on, as they are. */
@@ -69,9 +76,12 @@ export async function createAttentionRig(
     const tokens = k.length / width;
     for (let at = 0; at < tokens; at += RIG_ROWS) {
       const rows = Math.min(RIG_ROWS, tokens - at);
-      const part = (x: Float32Array) => tensor(rows, width, x.subarray(at * width, (at + rows) * width));
+      const part = (x: Float32Array) => x.subarray(at * width, (at + rows) * width);
       const batch = plain(rows, slotsOf(blocks, first + at, rows));
-      attention.ropeAppend(tensor(rows, nHeads * headDim), part(k), part(v), layer, buffers.prepare(batch));
+      const [q, keys, values] = buffers.tensors(rows, [nHeads * headDim, width, width]);
+      put(keys, part(k));
+      put(values, part(v));
+      attention.ropeAppend(q, keys, values, layer, buffers.prepare(batch));
     }
   }
 

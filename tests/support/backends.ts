@@ -14,6 +14,8 @@ export interface BackendUnderTest {
   readonly name: string;
   /** Whether a row's result is the same, bit for bit, whatever rows come with it and however its attention is parted. */
   readonly exact: boolean;
+  /** Bounds at least as wide as this hold where products of many rows take their activations in 16 bits. */
+  readonly halves?: Bound;
   create(shape?: Partial<Shape>, memoryLimit?: number, trials?: Trials): Promise<Backend>;
 }
 
@@ -24,11 +26,15 @@ export const wasmBackend: BackendUnderTest = {
   create: async (shape, memoryLimit) => createCpuBackend(await newCpuModule(), { ...SHAPE, ...shape }, memoryLimit),
 };
 
+/** Inputs of order 1 are off by up to 2^-12 each, and results that go on as activations by as much again. */
+const HALVES: Bound = { atol: 1.5e-3, rtol: 1e-3 };
+
 /** One device for all tests, which compiles each kernel once: disposing of a backend does not end it. */
 export function webGpuBackend(opened: OpenedDevice): BackendUnderTest {
   return {
     name: "webgpu",
     exact: false,
+    halves: opened.abilities.matrix && HALVES,
     create: (shape, memoryLimit, trials) =>
       createWebGpuBackend({ ...opened, isUsers: true }, { ...SHAPE, ...shape }, memoryLimit, trials),
   };
@@ -101,18 +107,34 @@ export function plainBatch(ids: ArrayLike<number>, ropeDim = 0): Batch {
 }
 
 /** A weight from its file's bytes. */
-export function newWeight(
+export async function newWeight(
   backend: Backend,
   type: string,
   rows: number,
   cols: number,
   data: Uint8Array,
 ): Promise<Weight> {
-  let at = 0;
-  return backend.weight("test", type as GgmlType, rows, cols, async (length) => {
-    at += length;
-    return data.slice(at - length, at);
-  });
+  const [weight] = await newWeights(backend, [{ type, rows, data }], cols);
+  return weight;
+}
+
+/** Weights side by side, from their file's bytes. */
+export async function newWeights(
+  backend: Backend,
+  of: readonly { type: string; rows: number; data: Uint8Array }[],
+  cols: number,
+): Promise<readonly Weight[]> {
+  const weights = await backend.weights(
+    of.map(({ type, rows }) => ({ name: "test", type: type as GgmlType, rows, cols })),
+  );
+  for (const [i, { data }] of of.entries()) {
+    let at = 0;
+    await backend.upload(weights[i], async (length) => {
+      at += length;
+      return data.slice(at - length, at);
+    });
+  }
+  return weights;
 }
 
 /** A tensor with these finite values (rows, cols); rows ≤ maxRows. */
@@ -123,20 +145,18 @@ export async function newTensor(
   cols: number,
   ropeDim: number,
 ): Promise<Tensor> {
+  const out = backend.tensor(rows, cols);
+  await fill(backend, out, values, ropeDim);
+  return out;
+}
+
+/** Puts finite values (rows, cols) into a tensor; rows ≤ maxRows. */
+export async function fill(backend: Backend, out: Tensor, values: ArrayLike<number>, ropeDim: number): Promise<void> {
+  const { rows, cols } = out;
   // A table of F32 is what the contract takes in whole matrices; its rows, looked up in order, are the tensor.
   const table = await newWeight(backend, "F32", rows, cols, new Uint8Array(Float32Array.from(values).buffer));
-  const out = backend.tensor(rows, cols);
-  backend.embed(
-    table,
-    backend.prepare(
-      plainBatch(
-        Array.from({ length: rows }, (_, i) => i),
-        ropeDim,
-      ),
-    ),
-    out,
-  );
-  return out;
+  const ids = Array.from({ length: rows }, (_, i) => i);
+  backend.embed(table, backend.prepare(plainBatch(ids, ropeDim)), out);
 }
 
 /** All values of a tensor. */

@@ -9,8 +9,10 @@ import {
   type BackendUnderTest,
   type Bound,
   close,
+  fill,
   newTensor,
   newWeight,
+  newWeights,
   plainBatch,
   rejects,
   sameBits,
@@ -23,6 +25,10 @@ import * as reference from "./reference.ts";
 
 const ROPE_DIM = 32; // of the default shape
 
+/** A step of so many samples begins: kernels may go by their number. */
+const begin = (backend: Backend, rows: number) =>
+  backend.prepare({ ...plainBatch(new Uint32Array(rows), ROPE_DIM), tails: noTails(rows) });
+
 const normals = (random: Random, length: number, scale = 1) =>
   Float32Array.from({ length }, () => scale * random.normal());
 
@@ -33,7 +39,11 @@ export interface Register {
 }
 
 /** Registers all tests of one backend. */
-export function kernelTests(test: Register, { name, exact, create }: BackendUnderTest): void {
+export function kernelTests(test: Register, { name, exact, halves: wide, create }: BackendUnderTest): void {
+  /** A bound that also holds for products of many rows. */
+  const widened = (bound: Bound): Bound =>
+    wide ? { atol: Math.max(bound.atol, wide.atol), rtol: Math.max(bound.rtol, wide.rtol) } : bound;
+
   const worst = new Map<string, number>(); // error of products of each type
   test.after(() => {
     const figures = [...worst].map(([type, error]) => `${type} ${error.toExponential(1)}`).join(", ");
@@ -67,9 +77,11 @@ export function kernelTests(test: Register, { name, exact, create }: BackendUnde
         for (const rows of cases.LINEAR_ROWS)
           for (const add of [false, true]) {
             const out = await newTensor(backend, before.subarray(0, rows * outputs), rows, outputs, ROPE_DIM);
-            backend[add ? "linearAdd" : "linear"](backend.view(x, 0, rows), weight, out);
+            begin(backend, rows);
+            if (add) backend.linearAdd(backend.view(x, 0, rows), weight, out);
+            else backend.linear(backend.view(x, 0, rows), undefined, [weight], [out]);
             const result = await valuesOf(backend, out);
-            const error = close(result, expected(rows, add), bound, `${rows} rows${add ? ", added" : ""}`);
+            const error = close(result, expected(rows, add), widened(bound), `${rows} rows${add ? ", added" : ""}`);
             worst.set(type, Math.max(worst.get(type) ?? 0, error));
             got.push({ rows, add, values: result });
           }
@@ -82,7 +94,7 @@ export function kernelTests(test: Register, { name, exact, create }: BackendUnde
         // Rows that begin elsewhere in the tensor, alone.
         const out = backend.tensor(1, outputs);
         for (const row of [1, 6, most - 1]) {
-          backend.linear(backend.view(x, row, 1), weight, out);
+          backend.linear(backend.view(x, row, 1), undefined, [weight], [out]);
           const all = got.find((g) => g.rows === most && !g.add)!.values;
           sameBits(await valuesOf(backend, out), all.subarray(row * outputs, (row + 1) * outputs), `row ${row} alone`);
         }
@@ -103,7 +115,8 @@ export function kernelTests(test: Register, { name, exact, create }: BackendUnde
         const want = reference.linear(weights, row);
         for (const rows of [1, 5]) {
           const out = backend.tensor(rows, outputs);
-          backend.linear(backend.view(x, 0, rows), weight, out);
+          begin(backend, rows);
+          backend.linear(backend.view(x, 0, rows), undefined, [weight], [out]);
           const got = await valuesOf(backend, out);
           for (let i = 0; i < got.length; i++) {
             const output = i % outputs;
@@ -115,7 +128,7 @@ export function kernelTests(test: Register, { name, exact, create }: BackendUnde
           if (exact)
             sameBits(got.subarray(0, outputs), got.subarray(got.length - outputs), `${type}: first and last row`);
           if (exact && rows === 5) {
-            backend.linear(backend.view(x, 0, 1), weight, backend.view(out, 0, 1));
+            backend.linear(backend.view(x, 0, 1), undefined, [weight], [backend.view(out, 0, 1)]);
             sameBits(
               (await valuesOf(backend, out)).subarray(0, outputs),
               got.subarray(0, outputs),
@@ -136,10 +149,10 @@ export function kernelTests(test: Register, { name, exact, create }: BackendUnde
       const x = await newTensor(backend, normals(random, 3 * cols), 3, cols, ROPE_DIM);
       const broken = backend.vector(new Float32Array(cols).fill(NaN));
       const [out, waste] = [backend.tensor(3, outputs), backend.tensor(1, outputs)];
-      backend.linear(x, weight, out);
+      backend.linear(x, undefined, [weight], [out]);
       const before = await valuesOf(backend, out);
-      backend.linear(broken, weight, waste);
-      backend.linear(x, weight, out);
+      backend.linear(broken, undefined, [weight], [waste]);
+      backend.linear(x, undefined, [weight], [out]);
       sameBits(await valuesOf(backend, out), before, type);
     }
   });
@@ -192,11 +205,10 @@ export function kernelTests(test: Register, { name, exact, create }: BackendUnde
       const values = normals(random, rows * cols, scale);
       const weight = normals(random, cols);
       const x = await newTensor(backend, values, rows, cols, ROPE_DIM);
-      const out = backend.tensor(rows, cols);
-      backend.rmsNorm(x, backend.vector(weight), eps, out);
+      backend.rmsNorm(x, { weight: backend.vector(weight), eps });
       const row = (i: number) => values.subarray(i * cols, (i + 1) * cols);
       const want = Array.from({ length: rows }, (_, i) => [...reference.rmsNorm(row(i), weight, eps)]).flat();
-      close(await valuesOf(backend, out), want, bound, "rows");
+      close(await valuesOf(backend, x), want, bound, "rows");
     });
 
   test(`${name}: rmsNorm of each head by itself, in place`, async () => {
@@ -206,7 +218,7 @@ export function kernelTests(test: Register, { name, exact, create }: BackendUnde
     const values = normals(random, rows * heads * headDim);
     const weight = normals(random, headDim);
     const x = await newTensor(backend, values, rows, heads * headDim, ROPE_DIM);
-    backend.rmsNorm(x, backend.vector(weight), 1e-6, x);
+    backend.rmsNorm(x, { weight: backend.vector(weight), eps: 1e-6 });
     const head = (i: number) => values.subarray(i * headDim, (i + 1) * headDim);
     const want = Array.from({ length: rows * heads }, (_, i) => [...reference.rmsNorm(head(i), weight, 1e-6)]).flat();
     close(await valuesOf(backend, x), want, { atol: 0, rtol: 1e-6 }, "heads");
@@ -225,18 +237,79 @@ export function kernelTests(test: Register, { name, exact, create }: BackendUnde
     }
   });
 
-  test(`${name}: swiglu, gates large and small`, async () => {
-    const backend = await create();
+  test(`${name}: linearGated, gates large and small`, async () => {
+    // Weights that pass gates and ups on as they are: gate = [I 0], up = [0 I].
+    const width = 48;
+    const backend = await create({ hiddenDim: width });
     const random = newRandom(9);
     const edges = [0, -0, 1e-30, 1, -1, 20, -20, 87, -87, 88.5, -88.5, 90, -90, 1e4, -1e4, 1e6, -1e6];
-    const gates = Float32Array.from([...edges, ...normals(random, 5 * 51 - edges.length, 8)]);
+    const gates = Float32Array.from([...edges, ...normals(random, 5 * width - edges.length, 8)]);
     const ups = Float32Array.from(gates, (_, i) => (i < edges.length ? 1 : random.normal()));
-    const want = reference.swiglu(gates, ups);
-    const gate = await newTensor(backend, gates, 5, 51, ROPE_DIM);
-    const up = await newTensor(backend, ups, 5, 51, ROPE_DIM);
-    backend.swiglu(gate, up);
-    close(await valuesOf(backend, gate), want, exact ? cases.SWIGLU_BOUND : cases.GPU_SWIGLU, "swiglu");
+    const rows = Array.from({ length: 5 }, (_, row) => {
+      const own = (x: Float32Array) => x.subarray(row * width, (row + 1) * width);
+      return [...own(gates), ...own(ups)];
+    });
+    const passing = (first: number) =>
+      new Uint8Array(
+        Float32Array.from({ length: 2 * width * width }, (_, i) =>
+          Number(i % (2 * width) === first + Math.floor(i / (2 * width))),
+        ).buffer,
+      );
+    const [gate, up] = await newWeights(
+      backend,
+      [0, width].map((first) => ({ type: "F32", rows: width, data: passing(first) })),
+      2 * width,
+    );
+    const x = await newTensor(backend, rows.flat(), 5, 2 * width, ROPE_DIM);
+    const out = backend.tensor(5, width);
+    // A norm that changes nothing but by eps: each row's root mean square as its weight.
+    for (const [row, values] of rows.entries()) {
+      const size = Math.sqrt(values.reduce((sum, value) => sum + value * value, 0) / values.length);
+      const norm = { weight: backend.vector(new Float32Array(2 * width).fill(size)), eps: 0 };
+      begin(backend, 1);
+      backend.linearGated(backend.view(x, row, 1), norm, gate, up, backend.view(out, row, 1));
+    }
+    close(await valuesOf(backend, out), reference.swiglu(gates, ups), cases.GATED, "gated");
   });
+
+  for (const c of cases.NORMED)
+    test(`${name}: linear and linearGated of normalised rows, weights side by side, ${c.types.join(" and ")}`, async () => {
+      const { cols, outputs, types, bound } = c;
+      const backend = await create({ hiddenDim: outputs[0] });
+      const random = newRandom(cols);
+      const norm = normals(random, cols);
+      const weights = types.map((type, i) => {
+        const data = randomBlocks(type, outputs[i] * cols, 1 / Math.sqrt(cols), random, cols);
+        return { type, rows: outputs[i], data, values: reference.dequantise(type, data, outputs[i] * cols) };
+      });
+      const most = Math.max(...cases.LINEAR_ROWS);
+      const values = normals(random, most * cols, 3);
+      const made = await newWeights(backend, weights, cols);
+      const by = { weight: backend.vector(norm), eps: 1e-5 };
+      const x = await newTensor(backend, values, most, cols, ROPE_DIM);
+      const wanted = Array.from({ length: most }, (_, row) => {
+        const normed = reference.rmsNorm(values.subarray(row * cols, (row + 1) * cols), norm, 1e-5);
+        return weights.map((weight) => reference.linear(weight.values, normed));
+      });
+      for (const rows of cases.LINEAR_ROWS) {
+        const outs = backend.tensors(rows, outputs);
+        const from = backend.view(x, 0, rows);
+        begin(backend, rows);
+        backend.linear(from, by, made, outs);
+        for (const [i, out] of outs.entries()) {
+          const want = wanted.slice(0, rows).flatMap((products) => [...products[i]]);
+          close(await valuesOf(backend, out), want, widened(bound), `${rows} rows, product ${i}`);
+        }
+        if (outputs[0] !== outputs[1]) continue;
+        const gated = backend.tensor(rows, outputs[0]);
+        begin(backend, rows);
+        backend.linearGated(from, by, made[0], made[1], gated);
+        const want = wanted.slice(0, rows).flatMap(([gate, up]) => [...reference.swiglu(gate, up)]);
+        const { atol, rtol } = widened(bound);
+        const scaled = { rtol, atol: 2 * atol * Math.max(...want.map(Math.abs)) };
+        close(await valuesOf(backend, gated), want, scaled, `${rows} rows, gated`);
+      }
+    });
 
   // -------------------------------------------------------------------------------------------- rotary positions
 
@@ -252,11 +325,10 @@ export function kernelTests(test: Register, { name, exact, create }: BackendUnde
       const turns = Float32Array.from({ length: 2 * angles.length }, (_, i) =>
         i & 1 ? Math.sin(angles[i >> 1]) : Math.cos(angles[i >> 1]),
       );
-      const queries = await newTensor(backend, q, tokens, 4 * headDim, ropeDim);
-      const [keys, values] = [
-        await newTensor(backend, k, tokens, 2 * headDim, ropeDim),
-        await newTensor(backend, v, tokens, 2 * headDim, ropeDim),
-      ];
+      const [queries, keys, values] = backend.tensors(tokens, [4 * headDim, 2 * headDim, 2 * headDim]);
+      await fill(backend, queries, q, ropeDim);
+      await fill(backend, keys, k, ropeDim);
+      await fill(backend, values, v, ropeDim);
       const blocks = cache.take(tokens);
       const slots = slotsOf(blocks, 0, tokens);
       const batch = backend.prepare({ ...plainBatch(new Uint32Array(tokens)), turns, slots });
@@ -384,9 +456,11 @@ export function kernelTests(test: Register, { name, exact, create }: BackendUnde
         for (const rows of cut) {
           const part = (x: Float32Array, heads: number) =>
             x.subarray(at * heads * headDim, (at + rows) * heads * headDim);
-          const queries = await newTensor(backend, part(q, nHeads), rows, nHeads * headDim, headDim);
-          const newKeys = await newTensor(backend, part(k, nKvHeads), rows, nKvHeads * headDim, headDim);
-          const newValues = await newTensor(backend, part(v, nKvHeads), rows, nKvHeads * headDim, headDim);
+          const widths = [nHeads, nKvHeads, nKvHeads].map((heads) => heads * headDim);
+          const [queries, newKeys, newValues] = backend.tensors(rows, widths);
+          await fill(backend, queries, part(q, nHeads), headDim);
+          await fill(backend, newKeys, part(k, nKvHeads), headDim);
+          await fill(backend, newValues, part(v, nKvHeads), headDim);
           const batch = backend.prepare({
             ...plainBatch(new Uint32Array(rows), headDim),
             slots: slotsOf(blocks, at, rows),
@@ -637,15 +711,18 @@ async function newCache(backend: Backend, shape: CacheShape, blocks = 6): Promis
   const { nHeads, nKvHeads, headDim, ropeDim, nLayers } = shape;
   const { blockTokens, maxRows } = backend;
   const width = nKvHeads * headDim;
-  const q = backend.tensor(maxRows, nHeads * headDim);
-  const nan = backend.tensor(blockTokens, width);
-  backend.rmsNorm(nan, backend.vector(new Float32Array(width).fill(NaN)), 1, nan);
+  const qkv = backend.tensors(maxRows, [nHeads * headDim, width, width]);
+  const firstRows = (rows: number) => qkv.map((x) => backend.view(x, 0, rows));
+  const [, nanKeys, nanValues] = firstRows(blockTokens);
+  const nan = { weight: backend.vector(new Float32Array(width).fill(NaN)), eps: 1 };
+  backend.rmsNorm(nanKeys, nan);
+  backend.rmsNorm(nanValues, nan);
   await backend.reserveBlocks(blocks);
   for (let block = 0; block < blocks; block++) {
     const slots = slotsOf(Uint32Array.of(block), 0, blockTokens);
     const batch = backend.prepare({ ...plainBatch(new Uint32Array(blockTokens), ropeDim), slots });
     for (let layer = 0; layer < nLayers; layer++)
-      backend.ropeAppend(backend.view(q, 0, blockTokens), nan, nan, layer, batch);
+      backend.ropeAppend(backend.view(qkv[0], 0, blockTokens), nanKeys, nanValues, layer, batch);
   }
   const random = newRandom(99);
   const free = Array.from({ length: blocks }, (_, i) => i);
@@ -661,11 +738,12 @@ async function newCache(backend: Backend, shape: CacheShape, blocks = 6): Promis
       for (let at = 0; at < tokens; at += maxRows) {
         const rows = Math.min(maxRows, tokens - at);
         const part = (x: Float32Array) => x.subarray(at * width, (at + rows) * width);
-        const keys = await newTensor(backend, part(k), rows, width, ropeDim);
-        const values = await newTensor(backend, part(v), rows, width, ropeDim);
+        const [q, keys, values] = firstRows(rows);
+        await fill(backend, keys, part(k), ropeDim);
+        await fill(backend, values, part(v), ropeDim);
         const slots = slotsOf(blocks, first + at, rows);
         const batch = backend.prepare({ ...plainBatch(new Uint32Array(rows), ropeDim), slots });
-        backend.ropeAppend(backend.view(q, 0, rows), keys, values, layer, batch);
+        backend.ropeAppend(q, keys, values, layer, batch);
       }
     },
   };

@@ -1,7 +1,7 @@
 // The kernels' suite (kernel-suite.ts) as a list: to run all of it or a share, in Node under uvu or, as one bundled module, in any
 // runtime that has navigator.gpu. Knows tests by their names; nothing of what they test.
 
-import { openDevice } from "../../src/webgpu/device.ts";
+import { type OpenedDevice, openDevice } from "../../src/webgpu/device.ts";
 import { type BackendUnderTest, webGpuBackend } from "./backends.ts";
 import { kernelTests, type Register } from "./kernel-suite.ts";
 
@@ -63,7 +63,7 @@ export function shareOf(tests: readonly KernelTest[], part: number, parts: numbe
 
 export interface SuiteResult {
   readonly device: string;
-  readonly abilities: Readonly<Record<string, boolean>>;
+  readonly abilities: OpenedDevice["abilities"];
   readonly ran: number;
   readonly of: number;
   /** Name and error of each test that failed. */
@@ -81,5 +81,5 @@ export async function runOnOwnGpu(part: number, parts: number): Promise<SuiteRes
     await run().catch((error: Error) => failures.push([name, error.stack ?? String(error)]));
   after();
   const { name: device, abilities } = opened;
-  return { device, abilities: { ...abilities }, ran: share.length, of: tests.length, failures };
+  return { device, abilities, ran: share.length, of: tests.length, failures };
 }

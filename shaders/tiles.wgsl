@@ -1,0 +1,55 @@
+// Rows for products by subgroup matrices: 16-bit tiles of norm(x), or of x as it is. Knows nothing of what the rows are.
+//
+//   x  (rows, x_stride4) vec4f, pad columns zero    norm  (x_stride4) vec4f
+//   tiles  (rows of tiles, columns of tiles) of 16 rows × 16 columns, row by row, 16-bit floats two to a word
+//
+// One workgroup a row. Rows and columns beyond the last are left as they are: no product's result takes them in.
+
+override NORM: bool; // else `norm` is not read
+
+const LANES: u32 = 256u;
+const STRIPE: u32 = 16u; // sums are taken by stripes of lanes, then over the stripes: few barriers
+
+struct Sizes { x_at: u32, x_stride4: u32, cols: u32, eps: f32 }
+
+@group(0) @binding(0) var<uniform> sizes: Sizes;
+@group(0) @binding(1) var<storage, read> x: array<vec4f>;
+@group(0) @binding(2) var<storage, read> norm: array<vec4f>;
+@group(0) @binding(3) var<storage, read_write> tiles: array<vec2u>;
+
+var<workgroup> parts: array<f32, LANES>;
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let row = group.x;
+  let start = sizes.x_at + row * sizes.x_stride4;
+  var scale = 1.0;
+  if (NORM) {
+    var own = vec4f();
+    for (var i = lane; i < sizes.x_stride4; i += LANES) { own = fma(x[start + i], x[start + i], own); }
+    parts[lane] = dot(own, vec4f(1.0));
+    workgroupBarrier();
+    if (lane < STRIPE) {
+      var sum = 0.0;
+      for (var i = lane; i < LANES; i += STRIPE) { sum += parts[i]; }
+      parts[lane] = sum;
+    }
+    workgroupBarrier();
+    var sum = 0.0;
+    for (var i = 0u; i < STRIPE; i++) { sum += parts[i]; }
+    scale = 1.0 / sqrt(sum / f32(sizes.cols) + sizes.eps);
+  }
+  // A tile is 64 units of 4 numbers.
+  let across = (sizes.cols + 15u) / 16u;
+  let to = row / 16u * across * 64u + row % 16u * 4u;
+  for (var i = lane; i < across * 4u; i += LANES) {
+    var four = vec4f();
+    if (i < sizes.x_stride4) {
+      four = x[start + i];
+      if (NORM) { four *= scale * norm[i]; }
+    }
+    // Beyond the range of 16 bits the largest of them.
+    four = clamp(four, vec4f(-65504.0), vec4f(65504.0));
+    tiles[to + i / 4u * 64u + i % 4u] = vec2u(pack2x16float(four.xy), pack2x16float(four.zw));
+  }
+}
