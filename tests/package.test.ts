@@ -28,6 +28,7 @@ const CONTENTS = [
   "dist/cpu.wasm",
   "dist/furcate.d.ts",
   "dist/furcate.js",
+  "dist/maze.js",
   "dist/text.wasm",
   "models/maze.gguf",
   "package.json",
