@@ -211,10 +211,13 @@ function chunkSource({ name, manifest, store, key, kept, writer, server, open }:
           continue;
         }
         let begin = from;
-        for await (const part of fetched(chunk, signal)) {
+        const parts = fetched(chunk, signal);
+        for await (const part of parts) {
           const taken = wanted(part, begin);
           begin += part.length;
           at += taken.length;
+          // Who has all that was wanted asks no more: the chunk must be whole, and on its way to the store, before that.
+          if (at === end) while (!(await parts.next()).done);
           if (taken.length > 0) yield taken;
         }
       }
@@ -240,16 +243,21 @@ async function isSame(
   if (known.size !== server.size) return false;
   if (known.version !== undefined && server.version !== undefined) return known.version === server.version;
   if (known.version !== server.version) return false;
-  // What is stored of it lies between two chunks: the beginning of the first and the end of the last.
+  // What is stored of it lies between two chunks: the beginning of the first and the end of the last that are sound. A page that
+  // was killed may have left others, empty, and files of the browser's own.
   const prefix = chunkName(key, known, 0).slice(0, -1);
-  const chunks = (await store.names(prefix)).map((name) => Number(name.slice(prefix.length))).sort((a, b) => a - b);
-  for (const [i, chunk] of [chunks[0], chunks[chunks.length - 1]].entries()) {
-    if (chunk === undefined) break;
-    const begin = chunk * CHUNK_BYTES;
-    const bytes = await readChunk(store, prefix + chunk, Math.min(CHUNK_BYTES, known.size - begin));
-    if (!bytes) return false;
-    const offset = i === 0 ? 0 : Math.max(0, bytes.length - END_BYTES);
-    let at = offset;
+  const names = (await store.names(prefix)).map((name) => Number(name.slice(prefix.length)));
+  const chunks = names.filter(Number.isInteger).sort((a, b) => a - b);
+  for (const [i, order] of [chunks, [...chunks].reverse()].entries()) {
+    let bytes: Uint8Array | undefined;
+    let begin = 0;
+    for (const chunk of order) {
+      begin = chunk * CHUNK_BYTES;
+      bytes = await readChunk(store, prefix + chunk, Math.min(CHUNK_BYTES, known.size - begin));
+      if (bytes) break;
+    }
+    if (!bytes) break;
+    let at = i === 0 ? 0 : Math.max(0, bytes.length - END_BYTES);
     for await (const part of server.stream(begin + at, Math.min(END_BYTES, bytes.length), signal)) {
       if (!isEqual(part, bytes.subarray(at, at + part.length))) return false;
       at += part.length;
