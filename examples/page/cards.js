@@ -18,7 +18,7 @@ export function newCards(list, n, judge, point) {
 
   function newCard(element, index) {
     const part = (name) => element.querySelector(`[data-of=${name}]`);
-    const [text, state, mean, tokens, stop] = ["text", "state", "mean", "tokens", "stop"].map(part);
+    const [text, state, mean, tokens, sure, stop] = ["text", "state", "mean", "tokens", "sure", "stop"].map(part);
     const written = text.appendChild(document.createTextNode(""));
     let sum = 0;
     let isDrawn = false;
@@ -52,9 +52,9 @@ export function newCards(list, n, judge, point) {
         if (isDrawn) return;
         isDrawn = true;
         written.appendData(card.text.trimStart().slice(written.length));
-        element.dataset.state = card.verdict.state;
-        state.textContent = card.verdict.words ?? WORDS[card.finishReason] ?? "writing";
-        state.title = state.textContent;
+        if (element.dataset.state !== card.verdict.state) element.dataset.state = card.verdict.state;
+        const words = card.verdict.words ?? WORDS[card.finishReason] ?? "writing";
+        if (state.title !== words) state.title = state.textContent = words;
         tokens.textContent = plural(card.tokens, "token");
         showMean(sum / card.tokens);
         if (card.finishReason) end();
@@ -68,15 +68,12 @@ export function newCards(list, n, judge, point) {
         if (votes) tokens.textContent = `${plural(Math.round(score * n), "vote")}, ${tokens.textContent}`;
       },
     };
-    stop.addEventListener("click", () => {
-      stop.disabled = true;
-      card.stop();
-    });
+    stop.addEventListener("click", () => card.stop());
 
     function showMean(value) {
-      mean.textContent = logprob(value);
+      if (mean.textContent !== logprob(value)) mean.textContent = logprob(value);
       // The mean probability of a token, as a bar.
-      element.style.setProperty("--sure", Number.isFinite(value) ? Math.exp(value) : 0);
+      sure.style.transform = `scaleX(${Number.isFinite(value) ? Math.exp(value) : 0})`;
     }
     /** The button goes; who was on it comes to the next one that is left. */
     function end() {
@@ -101,20 +98,8 @@ export function newCards(list, n, judge, point) {
     /** Puts the cards in the order of choices, best first. votes: whether scores are shares of votes. */
     rank(choices, votes) {
       this.end();
-      const before = cards.map(({ element }) => element.getBoundingClientRect());
-      for (const [place, choice] of choices.entries()) {
-        cards[choice.index].place(place + 1, choice, votes);
-        list.append(cards[choice.index].element);
-      }
-      if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
-      for (const [i, { element }] of cards.entries()) {
-        const now = element.getBoundingClientRect();
-        const [x, y] = [before[i].x - now.x, before[i].y - now.y];
-        element.animate([{ transform: `translate(${x}px, ${y}px)` }, { transform: "none" }], {
-          duration: 450,
-          easing: "ease",
-        });
-      }
+      for (const [place, choice] of choices.entries()) cards[choice.index].place(place + 1, choice, votes);
+      list.append(...choices.map(({ index }) => cards[index].element));
     },
   };
 }

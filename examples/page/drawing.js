@@ -7,17 +7,31 @@ const STATES = ["wrong", "growing", "valid"];
 /** Everything is in rooms: a room is 1 wide, the margin this much. */
 const MARGIN = 0.35;
 
-/** Draws on a canvas whose size and colours its style gives: `color` for walls, --wrong, --growing and --valid for paths. */
+/** Draws on a canvas whose width and colours its style gives: --wall, --ink, --card, and of paths --wrong, --growing and --valid. */
 export function newDrawing(canvas) {
   const context = canvas.getContext("2d");
   let maze;
+  let walls;
   let paths = []; // { rooms, state } each
   let lit; // of the path that is looked at, the index
   let best; // of the first one, once they are ranked
   let frame = 0;
+  // Asked for when they change: to ask makes the browser lay out the page.
+  let pixels = 0;
+  const colors = {};
 
-  new ResizeObserver(later).observe(canvas);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", later);
+  new ResizeObserver(([{ contentRect }]) => {
+    pixels = Math.round(contentRect.width * devicePixelRatio);
+    later();
+  }).observe(canvas);
+  readColors();
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", readColors);
+
+  function readColors() {
+    const style = getComputedStyle(canvas);
+    for (const name of ["wall", "ink", "card", ...STATES]) colors[name] = style.getPropertyValue(`--${name}`);
+    later();
+  }
 
   function later() {
     if (frame) return;
@@ -28,24 +42,25 @@ export function newDrawing(canvas) {
   }
 
   function draw() {
-    const pixels = Math.round(canvas.clientWidth * devicePixelRatio);
     if (!maze || pixels === 0) return;
     if (canvas.width !== pixels) canvas.width = canvas.height = pixels;
-    const style = getComputedStyle(canvas);
     const scale = pixels / (SIZE + 2 * MARGIN);
     context.setTransform(scale, 0, 0, scale, MARGIN * scale, MARGIN * scale);
     context.clearRect(-MARGIN, -MARGIN, SIZE + 2 * MARGIN, SIZE + 2 * MARGIN);
     context.lineCap = context.lineJoin = "round";
-    drawWalls(style.color);
+    context.globalAlpha = 1;
+    context.strokeStyle = colors.wall;
+    context.lineWidth = 0.09;
+    context.stroke(walls);
     const shown = lit ?? best;
     for (const state of STATES) {
-      context.strokeStyle = context.fillStyle = style.getPropertyValue(`--${state}`);
+      context.strokeStyle = context.fillStyle = colors[state];
       for (const [i, path] of paths.entries())
         if (path.state === state && i !== shown)
-          drawPath(path, i, shown === undefined ? 0.75 : lit === undefined ? 0.45 : 0.12);
+          drawPath(path, i, shown === undefined ? 0.75 : lit === undefined ? 0.3 : 0.12);
     }
     if (paths[shown]) {
-      context.strokeStyle = context.fillStyle = style.getPropertyValue(`--${paths[shown].state}`);
+      context.strokeStyle = context.fillStyle = colors[paths[shown].state];
       drawPath(paths[shown], undefined, 1);
     }
     context.globalAlpha = 1;
@@ -53,26 +68,7 @@ export function newDrawing(canvas) {
       [maze.start, "S"],
       [maze.goal, "G"],
     ])
-      drawEnd(room, letter, scale, style);
-  }
-
-  function drawWalls(color) {
-    context.globalAlpha = 1;
-    context.strokeStyle = color;
-    context.lineWidth = 0.09;
-    context.beginPath();
-    context.roundRect(0, 0, SIZE, SIZE, 0.2);
-    for (let room = 0; room < SIZE * SIZE; room++) {
-      const [x, y] = [room % SIZE, Math.floor(room / SIZE)];
-      if (x < SIZE - 1 && !(maze.open[room] & EAST)) line(x + 1, y, x + 1, y + 1);
-      if (y < SIZE - 1 && !(maze.open[room] & SOUTH)) line(x, y + 1, x + 1, y + 1);
-    }
-    context.stroke();
-  }
-
-  function line(x, y, toX, toY) {
-    context.moveTo(x, y);
-    context.lineTo(toX, toY);
+      drawEnd(room, letter, scale);
   }
 
   /** Each path has a lane of its own in the corridors, so that many can be told from one; without an index it is heavy, in the middle. */
@@ -93,19 +89,19 @@ export function newDrawing(canvas) {
       context.fill();
     } else if (state === "wrong") {
       const r = index === undefined ? 0.26 : 0.16;
-      line(x - r, y - r, x + r, y + r);
-      line(x - r, y + r, x + r, y - r);
+      line(context, x - r, y - r, x + r, y + r);
+      line(context, x - r, y + r, x + r, y - r);
       context.stroke();
     }
   }
 
-  function drawEnd(room, letter, scale, style) {
+  function drawEnd(room, letter, scale) {
     const [x, y] = [(room % SIZE) + 0.5, Math.floor(room / SIZE) + 0.5];
     context.beginPath();
     context.arc(x, y, 0.46, 0, 7);
-    context.fillStyle = style.getPropertyValue("--ink");
+    context.fillStyle = colors.ink;
     context.fill();
-    context.fillStyle = style.getPropertyValue("--card");
+    context.fillStyle = colors.card;
     // Letters in pixels: browsers round fonts of less than one.
     context.save();
     context.setTransform(1, 0, 0, 1, (x + MARGIN) * scale, (y + MARGIN) * scale);
@@ -119,7 +115,7 @@ export function newDrawing(canvas) {
   return {
     /** A maze without paths. */
     show(newMaze) {
-      [maze, paths, lit, best] = [newMaze, [], undefined, undefined];
+      [maze, walls, paths, lit, best] = [newMaze, wallsOf(newMaze), [], undefined, undefined];
       later();
     },
     /** Paths as they are now: rooms, and whether they are growing, valid or wrong. */
@@ -138,4 +134,20 @@ export function newDrawing(canvas) {
       later();
     },
   };
+}
+
+function wallsOf({ open }) {
+  const walls = new Path2D();
+  walls.roundRect(0, 0, SIZE, SIZE, 0.2);
+  for (let room = 0; room < SIZE * SIZE; room++) {
+    const [x, y] = [room % SIZE, Math.floor(room / SIZE)];
+    if (x < SIZE - 1 && !(open[room] & EAST)) line(walls, x + 1, y, x + 1, y + 1);
+    if (y < SIZE - 1 && !(open[room] & SOUTH)) line(walls, x, y + 1, x + 1, y + 1);
+  }
+  return walls;
+}
+
+function line(path, x, y, toX, toY) {
+  path.moveTo(x, y);
+  path.lineTo(toX, toY);
 }

@@ -14,6 +14,9 @@ const DEFAULTS = {
   text: { tokens: 64, temperature: 0.8, rank: "mean-logprob" },
 };
 
+/** Between two looks at what has come; the browser has the rest of the time. */
+const FRAME_MS = 50;
+
 const $ = (id) => document.getElementById(id);
 const main = document.querySelector("main");
 const drawing = newDrawing($("maze"));
@@ -188,30 +191,16 @@ async function run() {
   running = mine;
   $("figures").hidden = true;
 
-  const judge = (text, finishReason) => {
-    if (!maze) return { state: finishReason ? "ended" : "growing" };
-    const { valid, reason, rooms } = verifyPath(maze, text);
-    // A path is wrong as soon as it leaves the maze, though it go on.
-    if (finishReason === "abort") return { state: "wrong", rooms };
-    if (finishReason)
-      return {
-        state: valid ? "valid" : "wrong",
-        rooms,
-        words: valid ? `valid, ${plural(rooms.length - 1, "step")}` : reason,
-      };
-    const isOff = rooms.length < text.split(" ").length - 1;
-    return isOff ? { state: "wrong", rooms, words: reason } : { state: "growing", rooms };
-  };
-  const answers = newCards($("cards"), n, judge, drawing.light);
+  const answers = newCards($("cards"), n, judgeOf(maze), drawing.light);
   const { cards } = answers;
   stopAll = () => {
     // As long as the prompt is being read there is nothing to keep.
     if (cards.every(({ tokens }) => tokens === 0)) mine.abort();
-    for (const card of cards) if (!card.finishReason) card.stop();
+    else for (const card of cards) card.stop();
   };
   refresh();
   say(`${plural(n, "answer")} under way`);
-  if (matchMedia("(max-width: 44rem)").matches) main.querySelector(maze ? ".stage" : ".answers").scrollIntoView();
+  if (matchMedia("(max-width: 44rem)").matches) main.querySelector(maze ? "figure" : ".answers").scrollIntoView();
 
   const began = performance.now();
   let firstToken;
@@ -227,10 +216,7 @@ async function run() {
         ? `reading the prompt, ${time(performance.now() - began)}`
         : `${going} of ${n} writing, ${plural(tokens, "token")}${Number.isFinite(rate) ? `, ${number(rate)} per second` : ""}`;
   };
-  let frame = requestAnimationFrame(function next() {
-    draw();
-    frame = requestAnimationFrame(next);
-  });
+  const timer = setInterval(draw, FRAME_MS);
   try {
     const rank = $("rank").value;
     const result = await answer(
@@ -245,13 +231,24 @@ async function run() {
       },
       cards,
     );
-    mine.signal.throwIfAborted();
-    draw();
-    answers.rank(result.choices, rank === "vote");
-    if (maze) drawing.crown(result.choices[0].index);
-    showFigures($("figures").querySelector("dl"), $("figures").querySelector(".kv"), result);
-    $("figures").hidden = false;
-    $("summary").textContent = summary(maze, cards);
+    clearInterval(timer);
+    for (const show of [
+      draw,
+      () => answers.rank(result.choices, rank === "vote"),
+      () => {
+        if (maze) drawing.crown(result.choices[0].index);
+        $("summary").textContent = summary(maze, cards);
+      },
+      () => {
+        showFigures($("figures").querySelector("dl"), $("figures").querySelector(".kv"), result);
+        $("figures").hidden = false;
+      },
+    ]) {
+      // One after the other, so that none keeps the page from answering.
+      await new Promise((done) => setTimeout(done, FRAME_MS));
+      mine.signal.throwIfAborted();
+      show();
+    }
     say(`Done: ${summary(maze, cards)}`);
   } catch (error) {
     answers.end();
@@ -259,11 +256,22 @@ async function run() {
     if (!mine.signal.aborted) problem(error);
     else say("Stopped");
   } finally {
-    cancelAnimationFrame(frame);
+    clearInterval(timer);
     if (running === mine) running = undefined;
     refresh();
   }
 }
+
+/** What is known of an answer while it grows and at its end: of a path, how far it is one. */
+const judgeOf = (maze) => (text, finishReason) => {
+  if (!maze) return { state: finishReason ? "ended" : "growing" };
+  const { valid, reason, rooms } = verifyPath(maze, text);
+  if (finishReason === "abort") return { state: "wrong", rooms };
+  if (valid && finishReason) return { state: "valid", rooms, words: `valid, ${plural(rooms.length - 1, "step")}` };
+  // A path is wrong as soon as it leaves the maze, though it go on.
+  const isOff = rooms.length < text.split(" ").length - 1;
+  return finishReason || isOff ? { state: "wrong", rooms, words: reason } : { state: "growing", rooms };
+};
 
 /** A valid path is worth the more the shorter it is, any other nothing. */
 function check(maze, text) {
