@@ -308,20 +308,28 @@ type Writer = ReturnType<typeof newWriter>;
 /** Writes for one load. Where storage is full, other models go, the one unused for longest first; then nothing more is written. */
 function newWriter(store: Store, key: string) {
   let isFull = false;
+  let before: Promise<unknown> = Promise.resolve();
   const waiting = new Set<Promise<void>>();
-  return {
-    /** Whether it was written. */
-    async write(name: string, bytes: Uint8Array): Promise<boolean> {
-      while (!isFull) {
-        try {
-          await store.write(name, bytes);
-          return true;
-        } catch (error) {
-          const isQuota = (error as Error)?.name === "QuotaExceededError";
-          if (!isQuota || !(await evictOldest(store, key).catch(() => false))) isFull = true;
-        }
+
+  async function writeNow(name: string, bytes: Uint8Array): Promise<boolean> {
+    while (!isFull) {
+      try {
+        await store.write(name, bytes);
+        return true;
+      } catch (error) {
+        const isQuota = (error as Error)?.name === "QuotaExceededError";
+        if (!isQuota || !(await evictOldest(store, key).catch(() => false))) isFull = true;
       }
-      return false;
+    }
+    return false;
+  }
+
+  return {
+    /** Whether it was written. One at a time: another's unfinished bytes, or room it is about to make, would pass for full storage. */
+    write(name: string, bytes: Uint8Array): Promise<boolean> {
+      const written = before.then(() => writeNow(name, bytes));
+      before = written;
+      return written;
     },
     /** Does some work without anybody waiting for it. */
     later(work: () => Promise<void>): void {
@@ -381,7 +389,9 @@ async function openOpfs(): Promise<Store | undefined> {
         await file.close();
       } catch (error) {
         await file.abort().catch(() => {});
-        throw error;
+        // Of full storage Chromium at times says no more than that a pipe broke (AbortError); its estimate of the quota is no help.
+        const isFull = (error as Error).name === "AbortError";
+        throw isFull ? new DOMException("no more fits", "QuotaExceededError") : error;
       }
     },
     remove: (name) => folder.removeEntry(name),

@@ -77,13 +77,14 @@ async function open(from) {
   }
 }
 
-/** When the first bytes of this load came, and how many; what a cache gives at once is no rate of the network. */
-let first;
+/** What had come, and when, in the last seconds: those before say little of the network, least of all what a cache gave. */
+let lately = [];
+const RATE_MS = 3000;
 
 function showProgress(from, progress) {
   $("loading").hidden = false;
   if (!progress) {
-    first = undefined;
+    lately = [];
     $("bar").removeAttribute("value");
     $("loaded").textContent =
       `Opening ${typeof from === "string" ? new URL(from).pathname.split("/").pop() : from.name} …`;
@@ -91,8 +92,8 @@ function showProgress(from, progress) {
   }
   const { loaded, total, phase } = progress;
   const now = performance.now();
-  if (first?.phase !== phase) first = { phase, now, loaded };
-  const rate = ((loaded - first.loaded) / (now - first.now)) * 1000;
+  lately = [...lately.filter((past) => past.phase === phase && now - past.now < RATE_MS), { phase, now, loaded }];
+  const rate = ((loaded - lately[0].loaded) / (now - lately[0].now)) * 1000;
   $("bar").value = loaded / total;
   const left = rate > 0 && loaded < total ? `, ${time(((total - loaded) / rate) * 1000)} left` : "";
   $("loaded").textContent =
