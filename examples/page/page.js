@@ -25,7 +25,7 @@ const drawing = newDrawing($("maze"));
 let mode;
 /** What is in the prompt box, or would be. */
 const prompts = { maze: newMaze(), text: "Write the first sentence of a story about a lighthouse." };
-let source; // of the model at hand, or the one being loaded
+let source; // of the model at hand, or the last that was to be loaded
 let model;
 let loading; // aborts it; undefined when nothing is being loaded
 let running; // likewise
@@ -117,7 +117,7 @@ $("model").addEventListener("submit", (event) => {
   else problem({ code: "option", message: `“${text}” is no address: expected one such as https://…/model.gguf` });
 });
 $("file").addEventListener("change", ({ target }) => target.files[0] && open(target.files[0]));
-$("backend").addEventListener("change", () => source && open(source));
+$("backend").addEventListener("change", () => open(source));
 $("cancel").addEventListener("click", () => {
   loading?.abort();
   say("Loading was cancelled");
@@ -125,6 +125,7 @@ $("cancel").addEventListener("click", () => {
 
 for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
   addEventListener(name, (event) => {
+    if (!event.dataTransfer.types.includes("Files")) return;
     event.preventDefault();
     $("drop").hidden = name === "drop" || (name === "dragleave" && event.relatedTarget === null);
     const file = name === "drop" && event.dataTransfer.files[0];
@@ -271,7 +272,9 @@ const judgeOf = (maze) => (text, finishReason) => {
   if (valid && finishReason) return { state: "valid", rooms, words: `valid, ${plural(rooms.length - 1, "step")}` };
   // A path is wrong as soon as it leaves the maze, though it go on.
   const isOff = rooms.length < text.split(" ").length - 1;
-  return finishReason || isOff ? { state: "wrong", rooms, words: reason } : { state: "growing", rooms };
+  // Cards are narrow.
+  const words = reason.replace("there is a wall", "wall");
+  return finishReason || isOff ? { state: "wrong", rooms, words } : { state: "growing", rooms };
 };
 
 /** A valid path is worth the more the shorter it is, any other nothing. */
@@ -301,24 +304,25 @@ $("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   if (running) stopAll();
   else if (model) run();
+  else if (!loading) open(source);
 });
+// A field that is folded away cannot say what is wrong with it.
+$("ask").addEventListener("invalid", () => $("sampling").setAttribute("open", ""), true);
 
 // ---------------------------------------------------------------------------------------------- what is said
 
 /** The one button, and what depends on it. */
 function refresh() {
   const n = $("n").valueAsNumber;
-  const what = mode === "maze" ? plural(n, "path") : plural(n, "answer");
+  const go = $("go");
   $("count").textContent = n;
-  $("go").disabled = !model;
-  $("go").textContent = running
-    ? "Stop all"
-    : loading
-      ? "Loading …"
-      : model
-        ? `${mode === "maze" ? "Find" : "Write"} ${what}`
-        : "No model yet";
-  $("new").disabled = $("prompt").readOnly = running !== undefined;
+  if (running) go.textContent = "Stop all";
+  else if (loading) go.textContent = "Loading …";
+  else if (!model) go.textContent = "Load again";
+  else go.textContent = mode === "maze" ? `Find ${plural(n, "path")}` : `Write ${plural(n, "answer")}`;
+  go.disabled = loading !== undefined;
+  // Whatever is in the fields, it can be stopped.
+  go.formNoValidate = $("new").disabled = $("prompt").readOnly = running !== undefined;
 }
 
 /** For those who hear the page. */
@@ -372,5 +376,6 @@ function problem(error) {
   $("problem").scrollIntoView({ block: "nearest" });
 }
 
-navigator.serviceWorker?.register("service-worker.js");
+// Where there can be none, the page needs the network each time.
+navigator.serviceWorker?.register("service-worker.js").catch(() => {});
 openChosen();
