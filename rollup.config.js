@@ -1,4 +1,4 @@
-// One ESM bundle with WASM inlined, its types, and the command-line program beside it.
+// One ESM bundle with WASM inlined, its types, and beside it the command-line program and the mazes as a page imports them.
 
 import resolve from "@rollup/plugin-node-resolve";
 import dts from "rollup-plugin-dts";
@@ -19,6 +19,11 @@ export default [
     input: "src/cli.ts",
     output: { file: "dist/cli.js", format: "es", banner: "#!/usr/bin/env node", paths: { furcate: "./furcate.js" } },
     external: ["furcate", /^node:/],
+    plugins: [esbuild({ target: "es2022" })],
+  },
+  {
+    input: "models/maze/maze.ts",
+    output: { file: "dist/maze.js", format: "es" },
     plugins: [esbuild({ target: "es2022" })],
   },
   {

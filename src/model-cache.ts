@@ -211,10 +211,13 @@ function chunkSource({ name, manifest, store, key, kept, writer, server, open }:
           continue;
         }
         let begin = from;
-        for await (const part of fetched(chunk, signal)) {
+        const parts = fetched(chunk, signal);
+        for await (const part of parts) {
           const taken = wanted(part, begin);
           begin += part.length;
           at += taken.length;
+          // Who has all that was wanted asks no more: the chunk must be whole, and on its way to the store, before that.
+          if (at === end) while (!(await parts.next()).done);
           if (taken.length > 0) yield taken;
         }
       }
@@ -240,16 +243,21 @@ async function isSame(
   if (known.size !== server.size) return false;
   if (known.version !== undefined && server.version !== undefined) return known.version === server.version;
   if (known.version !== server.version) return false;
-  // What is stored of it lies between two chunks: the beginning of the first and the end of the last.
+  // What is stored of it lies between two chunks: the beginning of the first and the end of the last that are sound. A page that
+  // was killed may have left others, empty, and files of the browser's own.
   const prefix = chunkName(key, known, 0).slice(0, -1);
-  const chunks = (await store.names(prefix)).map((name) => Number(name.slice(prefix.length))).sort((a, b) => a - b);
-  for (const [i, chunk] of [chunks[0], chunks[chunks.length - 1]].entries()) {
-    if (chunk === undefined) break;
-    const begin = chunk * CHUNK_BYTES;
-    const bytes = await readChunk(store, prefix + chunk, Math.min(CHUNK_BYTES, known.size - begin));
-    if (!bytes) return false;
-    const offset = i === 0 ? 0 : Math.max(0, bytes.length - END_BYTES);
-    let at = offset;
+  const names = (await store.names(prefix)).map((name) => Number(name.slice(prefix.length)));
+  const chunks = names.filter(Number.isInteger).sort((a, b) => a - b);
+  for (const [i, order] of [chunks, [...chunks].reverse()].entries()) {
+    let bytes: Uint8Array | undefined;
+    let begin = 0;
+    for (const chunk of order) {
+      begin = chunk * CHUNK_BYTES;
+      bytes = await readChunk(store, prefix + chunk, Math.min(CHUNK_BYTES, known.size - begin));
+      if (bytes) break;
+    }
+    if (!bytes) break;
+    let at = i === 0 ? 0 : Math.max(0, bytes.length - END_BYTES);
     for await (const part of server.stream(begin + at, Math.min(END_BYTES, bytes.length), signal)) {
       if (!isEqual(part, bytes.subarray(at, at + part.length))) return false;
       at += part.length;
@@ -300,20 +308,28 @@ type Writer = ReturnType<typeof newWriter>;
 /** Writes for one load. Where storage is full, other models go, the one unused for longest first; then nothing more is written. */
 function newWriter(store: Store, key: string) {
   let isFull = false;
+  let before: Promise<unknown> = Promise.resolve();
   const waiting = new Set<Promise<void>>();
-  return {
-    /** Whether it was written. */
-    async write(name: string, bytes: Uint8Array): Promise<boolean> {
-      while (!isFull) {
-        try {
-          await store.write(name, bytes);
-          return true;
-        } catch (error) {
-          const isQuota = (error as Error)?.name === "QuotaExceededError";
-          if (!isQuota || !(await evictOldest(store, key).catch(() => false))) isFull = true;
-        }
+
+  async function writeNow(name: string, bytes: Uint8Array): Promise<boolean> {
+    while (!isFull) {
+      try {
+        await store.write(name, bytes);
+        return true;
+      } catch (error) {
+        const isQuota = (error as Error)?.name === "QuotaExceededError";
+        if (!isQuota || !(await evictOldest(store, key).catch(() => false))) isFull = true;
       }
-      return false;
+    }
+    return false;
+  }
+
+  return {
+    /** Whether it was written. One at a time: another's unfinished bytes, or room it is about to make, would pass for full storage. */
+    write(name: string, bytes: Uint8Array): Promise<boolean> {
+      const written = before.then(() => writeNow(name, bytes));
+      before = written;
+      return written;
     },
     /** Does some work without anybody waiting for it. */
     later(work: () => Promise<void>): void {
@@ -373,7 +389,9 @@ async function openOpfs(): Promise<Store | undefined> {
         await file.close();
       } catch (error) {
         await file.abort().catch(() => {});
-        throw error;
+        // Of full storage Chromium at times says no more than that a pipe broke (AbortError); its estimate of the quota is no help.
+        const isFull = (error as Error).name === "AbortError";
+        throw isFull ? new DOMException("no more fits", "QuotaExceededError") : error;
       }
     },
     remove: (name) => folder.removeEntry(name),

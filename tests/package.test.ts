@@ -11,6 +11,7 @@ import { promisify } from "node:util";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { CHAT_TEMPLATE, randomModel } from "./support/random-model.ts";
+import { startNode } from "./support/servers.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const run = promisify(execFile);
@@ -28,6 +29,7 @@ const CONTENTS = [
   "dist/cpu.wasm",
   "dist/furcate.d.ts",
   "dist/furcate.js",
+  "dist/maze.js",
   "dist/text.wasm",
   "models/maze.gguf",
   "package.json",
@@ -78,6 +80,19 @@ test("installed, it runs README's first example in Node and in Deno", async () =
   const cli = join(folder, "node_modules/.bin/furcate");
   const { stdout } = await run(cli, ["generate", "-m", "model.gguf", "--max-tokens", "3", "a"], options);
   assert.ok(stdout.length > 1);
+});
+
+test("installed, it serves the page with all that the page keeps for a visit without a network", async () => {
+  const server = await startNode([], join(folder, "node_modules/furcate/dist/cli.js"));
+  try {
+    const get = async (name: string) => (await fetch(`${server.origin}/${name}`)).status;
+    const list = await (await fetch(`${server.origin}/service-worker.js`)).text();
+    const names = [...list.matchAll(/^ {2}"(?:\.\/)?([^"]*)",$/gm)].map(([, name]) => name);
+    assert.ok(names.length > 5 && names.includes("") && names.includes("furcate.js"), names.join());
+    for (const name of [...names, "models/maze.gguf"]) assert.is(await get(name), 200, name);
+  } finally {
+    await server.close();
+  }
 });
 
 test("Deno's check of the examples passes, and so does JSR's dry run", async () => {

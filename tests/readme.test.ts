@@ -9,10 +9,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { chromium as browsers } from "playwright-core";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { chromium, serve } from "./support/chromium.ts";
 import { CHAT_TEMPLATE, randomModel } from "./support/random-model.ts";
 import { DENO_FLAGS } from "./support/servers.ts";
 
@@ -42,24 +40,31 @@ async function runFile(name: string, code: string): Promise<string> {
 }
 
 const titleOf = (code: string) => code.trim().split("\n").slice(-1)[0].slice(0, 60);
-const isWorker = (code: string) => code.includes("furcate/cpu.wasm");
+/** Files that a snippet shows whole, and what it is known by. Other tests run them. */
+const FILES = {
+  "examples/worker/worker.js": "furcate/cpu.wasm", // worker.test.ts
+  "examples/page/model.js": "openModel", // page.test.ts
+};
+const isFile = (code: string) => Object.values(FILES).some((mark) => code.includes(mark));
 
 test("README has snippets of known kinds only", () => {
   assert.ok(snippets.length >= 8);
   assert.equal([...new Set(snippets.map(({ language }) => language))].sort(), ["html", "js", "sh"]);
 });
 
-for (const { code } of snippets.filter(({ language, code }) => language === "js" && !isWorker(code))) {
+for (const { code } of snippets.filter(({ language, code }) => language === "js" && !isFile(code))) {
   test(`js: ${titleOf(code)}`, async () => {
     assert.ok((await runFile("snippet.js", code)).trim().length > 0, "it prints something");
   });
 }
 
-test("js: the edge worker is the example that worker.test.ts runs", () => {
-  const [worker, ...others] = snippets.filter(({ code }) => isWorker(code));
-  assert.is(worker.code, readFileSync(join(root, "examples/worker/worker.js"), "utf8"));
-  assert.is(others.length, 0);
-});
+for (const [name, mark] of Object.entries(FILES)) {
+  test(`js: ${name}, in full`, () => {
+    const [{ code }, ...others] = snippets.filter(({ code }) => code.includes(mark));
+    assert.is(code, readFileSync(join(root, name), "utf8"));
+    assert.is(others.length, 0);
+  });
+}
 
 for (const line of snippets
   .filter(({ language }) => language === "sh")
@@ -93,30 +98,10 @@ for (const line of snippets
   });
 }
 
-if (!chromium && process.env.FURCATE_REQUIRE_GPU !== "1")
-  console.log("skipped: README's page: no Chromium (Debian: apt-get install chromium)");
-else {
-  for (const { code } of snippets.filter(({ language }) => language === "html")) {
-    test("html: the page", async () => {
-      const { origin, close } = await serve(
-        new Map<string, [string, string | Uint8Array]>([
-          ["/", ["text/html", code]],
-          ["/furcate.js", ["text/javascript", readFileSync(join(root, "dist/furcate.js"))]],
-          ["/model.gguf", ["application/octet-stream", model]],
-        ]),
-      );
-      const browser = await browsers.launch({ executablePath: chromium, args: ["--no-sandbox"] });
-      try {
-        const page = await browser.newPage();
-        const done = page.waitForEvent("console", { predicate: (line) => line.text() === "1", timeout: 30_000 });
-        await page.goto(origin);
-        await done;
-      } finally {
-        await browser.close();
-        close();
-      }
-    });
-  }
-}
+test("html: the example page's own script tag", () => {
+  const [{ code }, ...others] = snippets.filter(({ language }) => language === "html");
+  assert.ok(readFileSync(join(root, "examples/page/index.html"), "utf8").includes(code));
+  assert.is(others.length, 0);
+});
 
 test.run();

@@ -14,7 +14,7 @@ import { chromium as browsers } from "playwright-core";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { chromium, serve } from "./support/chromium.ts";
-import { randomModel } from "./support/random-model.ts";
+import { CHAT_TEMPLATE, randomModel } from "./support/random-model.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const bundle = join(root, "dist/furcate.js");
@@ -71,6 +71,29 @@ test("Deno, with permission to read and nothing else", async () => {
     const args = [deno, "run", "--no-config", "--no-npm", "--no-remote", `--allow-read=${folder},${root}`, script];
     const { stdout } = await promisify(execFile)(process.execPath, args, { cwd: folder });
     check(JSON.parse(stdout));
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+});
+
+test("Deno: a model in a worker does what it does in the main thread", async () => {
+  const deno = join(createRequire(import.meta.url).resolve("deno/package.json"), "../bin.cjs");
+  const folder = await mkdtemp(join(tmpdir(), "furcate-"));
+  try {
+    const [model, script] = ["model.gguf", "worker.mjs"].map((name) => join(folder, name));
+    await writeFile(model, randomModel({ seed: 5, type: "Q8_0", chatTemplate: CHAT_TEMPLATE }));
+    const smoke = pathToFileURL(join(root, "tests/support/worker-smoke.mjs")).href;
+    await writeFile(
+      script,
+      `import { compare } from ${JSON.stringify(smoke)};
+      const bundle = ${JSON.stringify(pathToFileURL(bundle).href)};
+      console.log(JSON.stringify(await compare(bundle, Deno.readFileSync(${JSON.stringify(model)}))));`,
+    );
+    const args = [deno, "run", "--no-config", "--no-npm", "--no-remote", `--allow-read=${folder},${root}`, script];
+    const { stdout } = await promisify(execFile)(process.execPath, args, { cwd: folder });
+    const { differences, reason } = JSON.parse(stdout);
+    assert.equal(differences, []);
+    assert.match(reason, /^the worker/);
   } finally {
     await rm(folder, { recursive: true });
   }

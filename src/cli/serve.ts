@@ -103,7 +103,7 @@ async function send(response: Response, out: ServerResponse): Promise<void> {
 const FILES: Record<string, string> = {
   "/": "examples/page/index.html",
   "/furcate.js": "dist/furcate.js",
-  "/dist/furcate.js": "dist/furcate.js",
+  "/maze.js": "dist/maze.js",
   "/models/maze.gguf": "models/maze.gguf",
 };
 const TYPES: Record<string, string> = {

@@ -29,10 +29,14 @@ export async function freePort(): Promise<number> {
   return port;
 }
 
-/** `furcate serve` with these arguments besides. */
-export async function startNode(args: readonly string[]): Promise<ServerProcess> {
+/** `furcate serve` with these arguments besides; of another installation, or with options for Node, where these are given. */
+export async function startNode(
+  args: readonly string[],
+  cli = join(root, "dist/cli.js"),
+  options: readonly string[] = [],
+): Promise<ServerProcess> {
   const port = await freePort();
-  return start(process.execPath, [join(root, "dist/cli.js"), "serve", "--port", String(port), ...args], port);
+  return start(process.execPath, [...options, cli, "serve", "--port", String(port), ...args], port);
 }
 
 /** What README tells users to give Deno for serving. */
