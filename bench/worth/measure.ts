@@ -2,9 +2,8 @@
 // Writes plain data that later runs, on this machine or another, can be joined with. Knows nothing of tables and pictures.
 
 import { cpus } from "node:os";
-import { fileURLToPath, pathToFileURL } from "node:url";
+import type { Model } from "furcate";
 import { generateMaze, mazePrompt, verifyPath } from "../../models/maze/maze.ts";
-import type { LoadOptions, Model, Source } from "../../src/api.ts";
 
 /** Samples of one maze and temperature, and the largest n whose time is taken. */
 export const SAMPLES = 64;
@@ -25,6 +24,8 @@ export interface Drawn {
   readonly meanLogprobs: readonly number[];
   /** How many tokens each mean is of: the sample's, and its end. */
   readonly tokens: readonly number[];
+  /** For each sample the first that says the same: who votes for whom. */
+  readonly same: readonly number[];
 }
 export interface MazeResult {
   readonly seed: number;
@@ -46,13 +47,6 @@ export interface Results {
   readonly latency: readonly Latency[];
 }
 
-/** The bundle, by its place in the repository that `root` (a folder's path) is. */
-export interface Furcate {
-  load(source: Source, options?: LoadOptions): Promise<Model>;
-}
-export const importFurcate = (root: string): Promise<Furcate> => import(pathToFileURL(`${root}/dist/furcate.js`).href);
-export const modelOf = (root: string) => fileURLToPath(pathToFileURL(`${root}/models/maze.gguf`));
-
 /** Greedy and `samples` sampled paths of each maze, judged. */
 export async function measureMazes(
   model: Model,
@@ -69,11 +63,13 @@ export async function measureMazes(
     const greedy = await model.generate(prompt, { temperature: 0, maxTokens: MAX_TOKENS });
     for (const temperature of temperatures) {
       const { choices } = await model.generate(prompt, { n: samples, temperature, seed, maxTokens: MAX_TOKENS });
+      const texts = choices.map(({ text }) => text);
       drawn.push({
         temperature,
         right: choices.map(({ text }) => Number(isRight(text))).join(""),
         meanLogprobs: choices.map(({ meanLogprob }) => Number(meanLogprob.toFixed(6))),
         tokens: choices.map(({ tokenIds, finishReason }) => tokenIds.length + Number(finishReason === "stop")),
+        same: texts.map((text) => texts.indexOf(text)),
       });
     }
     mazes.push({ seed, greedy: isRight(greedy.choices[0].text), drawn });
