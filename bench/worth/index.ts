@@ -8,7 +8,7 @@ import { refresh } from "../document.ts";
 import { offerGpu } from "../gpu/device.ts";
 import { toMarkdown, toText } from "../table.ts";
 import { chart } from "./chart.ts";
-import { join, measureLatency, measureMazes, type Results } from "./measure.ts";
+import { COUNTS, join, measureLatency, measureMazes, type Results } from "./measure.ts";
 import { goals, howMeasured, passTable, rankTable, worthTable } from "./report.ts";
 
 const HELP = `npm run bench:worth -- [options]
@@ -18,6 +18,7 @@ const HELP = `npm run bench:worth -- [options]
   --mazes N               for the quality; default 256 (about ten minutes on a CPU)
   --temperatures LIST     for the quality; default 0.5,0.7,1,1.4
   --latency-mazes N       for the latency; default 24
+  --counts LIST           numbers of samples, for the latency; default 1,2,4,8,16,32,64
   --temperature T         for the latency, and of the picture; default 1
   --json FILE             writes what was measured
   --join FILES            measures nothing: what was written before (comma-separated) together
@@ -37,6 +38,7 @@ const { values: options } = parseArgs({
     mazes: { type: "string", default: "256" },
     temperatures: { type: "string", default: "0.5,0.7,1,1.4" },
     "latency-mazes": { type: "string", default: "24" },
+    counts: { type: "string", default: COUNTS.join() },
     temperature: { type: "string", default: "1" },
     json: { type: "string" },
     join: { type: "string" },
@@ -84,7 +86,9 @@ async function measure(root: string, temperature: number): Promise<Results> {
   if (backend === "webgpu") await offerGpu(DAWN);
   const open = () => load(pathTo(root, "models/maze.gguf"), { backend });
   const seeds = (count: number) => Array.from({ length: count }, (_, i) => number("first") + i);
-  const latency = only === "quality" ? [] : await measureLatency(open, seeds(number("latency-mazes")), temperature);
+  const counts = options.counts.split(",").map(Number);
+  const latency =
+    only === "quality" ? [] : await measureLatency(open, seeds(number("latency-mazes")), temperature, counts);
   if (only === "latency") return { mazes: [], latency };
   const model = await open();
   try {
