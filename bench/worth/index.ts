@@ -15,7 +15,7 @@ const HELP = `npm run bench:worth -- [options]
   --only PART             quality or latency alone; default: both
   --backend NAME          wasm or webgpu; default: wasm
   --first SEED            of the mazes; default 1000
-  --mazes N               for the quality; default 256 (about ten minutes on a CPU)
+  --mazes N               for the quality; default 384 (under an hour on a CPU)
   --temperatures LIST     for the quality; default 0.5,0.7,1,1.4
   --latency-mazes N       for the latency; default 24
   --counts LIST           numbers of samples, for the latency; default 1,2,4,8,16,32,64
@@ -35,7 +35,7 @@ const { values: options } = parseArgs({
     only: { type: "string" },
     backend: { type: "string", default: "wasm" },
     first: { type: "string", default: "1000" },
-    mazes: { type: "string", default: "256" },
+    mazes: { type: "string", default: "384" },
     temperatures: { type: "string", default: "0.5,0.7,1,1.4" },
     "latency-mazes": { type: "string", default: "24" },
     counts: { type: "string", default: COUNTS.join() },

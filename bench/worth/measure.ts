@@ -1,7 +1,7 @@
 // Measures the embedded model on held-out mazes through furcate's public API: which samples are right, and what n of them take.
 // Writes plain data that later runs, on this machine or another, can be joined with. Knows nothing of tables and pictures.
 
-import { cpus } from "node:os";
+import { cpus, loadavg } from "node:os";
 import type { Model } from "furcate";
 import { generateMaze, mazePrompt, verifyPath } from "../../models/maze/maze.ts";
 
@@ -89,6 +89,7 @@ export async function measureLatency(
   const models: Model[] = [];
   const calls = counts.map(() => [] as Latency["calls"][number][]);
   let device = "";
+  const busy = loadavg()[0].toFixed(1);
   try {
     for (const n of counts) {
       const model = await open();
@@ -121,7 +122,8 @@ export async function measureLatency(
       }
       console.error(`latency: ${m + 1} of ${seeds.length} mazes`);
     }
-    const where = models[0].backend === "wasm" ? `${cpus()[0]?.model.trim() || process.arch}, ${device}` : device;
+    const cpu = cpus()[0]?.model.trim() || process.arch;
+    const where = models[0].backend === "wasm" ? `${cpu}, ${device}, load average at the start ${busy}` : device;
     return counts.map((n, i) => ({ kind: models[i].backend, device: where, n, temperature, calls: calls[i] }));
   } finally {
     for (const model of models) model.dispose();
