@@ -1,6 +1,7 @@
 // Mazes and the embedded model's file: seeds, prompt form, verifier, messages, drawing, and that every piece of the
 // text is the one token it is meant to be. Runs no model.
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 import { gguf } from "@huggingface/gguf";
 import { Tokenizer } from "@huggingface/tokenizers";
 import { test } from "uvu";
@@ -235,6 +236,20 @@ test("models/maze.gguf is small, ordinary and holds this vocabulary", async () =
   assert.is(fields["general.architecture"], "llama");
   assert.is(tensorInfos.length, 2 + 9 * 6);
   assert.ok(readFileSync(MODEL).length <= 4e6);
+});
+
+test("nothing but the program knows of mazes: its text is text, its model a model", () => {
+  const root = fileURLToPath(new URL("..", import.meta.url));
+  const files = ["src", "assembly", "shaders"].flatMap((folder) =>
+    readdirSync(`${root}/${folder}`, { recursive: true }).map((name) => `${folder}/${name}`),
+  );
+  const sources = files.filter((name) => /\.(ts|wgsl)$/.test(name));
+  const knowing = sources.filter((name) => /maze/i.test(readFileSync(`${root}/${name}`, "utf8")));
+  assert.ok(sources.length > knowing.length && knowing.includes("src/cli/maze.ts"));
+  assert.equal(
+    knowing.filter((name) => !/^src\/cli(\.ts|\/)/.test(name)),
+    [],
+  );
 });
 
 test("thousands of mazes a second", () => {

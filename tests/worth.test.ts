@@ -6,7 +6,7 @@ import * as assert from "uvu/assert";
 import { chart } from "../bench/worth/chart.ts";
 import { bestOf, meanOf, passAt } from "../bench/worth/estimate.ts";
 import { COUNTS, join, measureLatency, measureMazes, type Results } from "../bench/worth/measure.ts";
-import { goals, qualityTable, worthTable } from "../bench/worth/report.ts";
+import { goals, passTable, rankTable, worthTable } from "../bench/worth/report.ts";
 import { generateMaze, mazePrompt, verifyPath } from "../models/maze/maze.ts";
 import { load } from "../src/index.ts";
 import { newRandom } from "./support/random.ts";
@@ -32,10 +32,14 @@ test("pass@k is the share of all choices of k samples that hold a right one", ()
 test("the best of k is chosen by its score, in runs of k", () => {
   const right = [true, false, false, true, false, true, true];
   const scores = [-1, -2, -3, -3, -0.5, -0.25, 9];
-  assert.is(bestOf(right, scores, 1), 4 / 7);
-  assert.is(bestOf(right, scores, 2), 2 / 3, "ties go to the first, what fills no run is left out");
-  assert.is(bestOf(right, scores, 3), 1);
-  assert.is(bestOf(right, scores, 7), 1);
+  const best = (k: number) => bestOf(right, k, (i) => scores[i]);
+  assert.is(best(1), 4 / 7);
+  assert.is(best(2), 2 / 3, "ties go to the first, what fills no run is left out");
+  assert.is(best(3), 1);
+  assert.is(best(7), 1);
+  const runs: (readonly number[])[] = [];
+  bestOf(right, 3, (_, run) => runs.push(run));
+  assert.equal([...new Set(runs.map(String))], ["0,1,2", "3,4,5"], "a score may depend on the run, and on no other");
 });
 
 test("intervals hold the truth about as often as they say", () => {
@@ -99,6 +103,7 @@ test("runs are joined, and become tables, goals and a picture", () => {
         right,
         meanLogprobs: [...right].map((_, i) => -i),
         tokens: [...right].map((_, i) => (i % 2 === 0 ? 10 : 1)),
+        same: [...right].map((_, i) => (i % 4 === 3 ? i - 2 : i)),
       },
     ],
   });
@@ -136,6 +141,7 @@ test("runs are joined, and become tables, goals and a picture", () => {
     "0.500 ± 0.000",
     "0.500 ± 0.000",
     "0.500 ± 0.000",
+    "0.500 ± 0.000",
     "1.00",
     "1.00",
     "1.00",
@@ -145,18 +151,20 @@ test("runs are joined, and become tables, goals and a picture", () => {
     "0.10",
   ]);
   assert.equal(
-    table.rows[1].slice(2, 4),
-    ["1.000 ± 0.000", "0.031 ± 0.000"],
-    "the first of two by mean, the second by sum",
+    table.rows[1].slice(2, 5),
+    ["1.000 ± 0.000", "0.031 ± 0.000", "1.000 ± 0.000"],
+    "the first of two by mean and where votes are equal, the second by sum",
   );
-  assert.equal(table.rows[6].slice(4, 8), ["7.30", "7.30", "64.0", "7.40"]);
+  assert.is(table.rows[2][4], "0.000 ± 0.000", "two of four that say the same outvote the others");
+  assert.equal(table.rows[6].slice(5, 9), ["7.30", "7.30", "64.0", "7.40"]);
   assert.equal(
-    qualityTable(results)!.rows.map(([t, one]) => [t, one]),
+    passTable(results)!.rows.map(([t, one]) => [t, one]),
     [
       ["0.5", "0.000 ± 0.000"],
       ["1", "0.500 ± 0.000"],
     ],
   );
+  assert.equal(rankTable(results)!.rows[0].slice(0, 3), ["0.5", "0.000 ± 0.000", "−1.000 ± 0.000"]);
   const lines = goals(results);
   assert.is(lines.filter((line) => / ≤ /.test(line) && line.endsWith("MISSED")).length, 3, lines.join("\n"));
   assert.ok(lines.includes("pass@64 ≥ 0.97 at one temperature: 1.000 ± 0.000 at T = 1: met"), lines.join("\n"));

@@ -13,14 +13,17 @@ const TOGGLES = [
   "disable-dawn-features=timestamp_quantization",
 ];
 
-/** Dawn's binding from DAWN_NODE or the package webgpu; in Deno its own. */
+/** Gives Node a navigator.gpu, of Dawn's binding from DAWN_NODE or the package webgpu. Deno has its own. */
+export async function offerGpu(toggles: readonly string[] = TOGGLES): Promise<void> {
+  if ("Deno" in globalThis) return;
+  const { create } = process.env.DAWN_NODE
+    ? createRequire(import.meta.url)(process.env.DAWN_NODE)
+    : await import("webgpu" as string);
+  Object.defineProperty(globalThis, "navigator", { value: { gpu: create(toggles) }, configurable: true });
+}
+
 export async function openClass(wanted: DeviceClass): Promise<OpenedDevice> {
-  if (!("Deno" in globalThis)) {
-    const { create } = process.env.DAWN_NODE
-      ? createRequire(import.meta.url)(process.env.DAWN_NODE)
-      : await import("webgpu" as string);
-    Object.defineProperty(globalThis, "navigator", { value: { gpu: create(TOGGLES) }, configurable: true });
-  }
+  await offerGpu();
   const opened = await openDevice(true, [...FEATURES, "timestamp-query"]);
   if ("reason" in opened) throw new Error(opened.reason);
   const { f16, subgroups, matrix } = opened.abilities;

@@ -9,14 +9,21 @@ export function passAt(n: number, right: number, k: number): number {
   return 1 - allWrong;
 }
 
-/** Share of right ones among the best of each run of k samples by score; ties to the first. Samples that fill no run are left out. */
-export function bestOf(right: readonly boolean[], scores: readonly number[], k: number): number {
+/**
+ * Share of right ones among the best of each run of k samples; ties to the first. Samples that fill no run are left out.
+ * `score` gets a sample's index, and those of its run.
+ */
+export function bestOf(
+  right: readonly boolean[],
+  k: number,
+  score: (sample: number, run: readonly number[]) => number,
+): number {
   const runs = Math.floor(right.length / k);
   let won = 0;
-  for (let run = 0; run < runs; run++) {
-    let best = run * k;
-    for (let i = best + 1; i < (run + 1) * k; i++) if (scores[i] > scores[best]) best = i;
-    if (right[best]) won++;
+  for (let first = 0; first < runs * k; first += k) {
+    const run = Array.from({ length: k }, (_, i) => first + i);
+    const scores = run.map((sample) => score(sample, run));
+    if (right[first + scores.indexOf(Math.max(...scores))]) won++;
   }
   return won / runs;
 }

@@ -3,33 +3,42 @@
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join as pathTo } from "node:path";
 import { parseArgs } from "node:util";
+import { load } from "furcate";
 import { refresh } from "../document.ts";
+import { offerGpu } from "../gpu/device.ts";
 import { toMarkdown, toText } from "../table.ts";
 import { chart } from "./chart.ts";
-import { importFurcate, join, measureLatency, measureMazes, modelOf, type Results } from "./measure.ts";
-import { goals, howMeasured, qualityTable, worthTable } from "./report.ts";
+import { COUNTS, join, measureLatency, measureMazes, type Results } from "./measure.ts";
+import { goals, howMeasured, passTable, rankTable, worthTable } from "./report.ts";
 
 const HELP = `npm run bench:worth -- [options]
   --only PART             quality or latency alone; default: both
   --backend NAME          wasm or webgpu; default: wasm
   --first SEED            of the mazes; default 1000
-  --mazes N               for the quality; default 256 (about ten minutes on a CPU)
-  --temperatures LIST     for the quality; default 0.5,1
+  --mazes N               for the quality; default 384 (under an hour on a CPU)
+  --temperatures LIST     for the quality; default 0.5,0.7,1,1.4
   --latency-mazes N       for the latency; default 24
+  --counts LIST           numbers of samples, for the latency; default 1,2,4,8,16,32,64
   --temperature T         for the latency, and of the picture; default 1
   --json FILE             writes what was measured
   --join FILES            measures nothing: what was written before (comma-separated) together
   --markdown              writes docs/worth.md and docs/worth.svg
-Where there are no packages, Node 22.18 and later run it as it is: node bench/worth/index.ts. Needs dist/ and models/maze.gguf.`;
+For a machine that has Node and a GPU, but no packages: bundle it, take build/worth.mjs and models/maze.gguf there, and name Dawn's binding.
+  npx esbuild bench/worth/index.ts --bundle --platform=node --format=esm --outfile=build/worth.mjs
+  DAWN_NODE=dawn.node node build/worth.mjs --backend webgpu --only latency --json gpu.json`;
+
+/** f16 has to be asked for on NVIDIA under Linux; what no browser offers without a flag stays off. */
+const DAWN = ["enable-dawn-features=vulkan_enable_f16_on_nvidia"];
 
 const { values: options } = parseArgs({
   options: {
     only: { type: "string" },
     backend: { type: "string", default: "wasm" },
     first: { type: "string", default: "1000" },
-    mazes: { type: "string", default: "256" },
-    temperatures: { type: "string", default: "0.5,1" },
+    mazes: { type: "string", default: "384" },
+    temperatures: { type: "string", default: "0.5,0.7,1,1.4" },
     "latency-mazes": { type: "string", default: "24" },
+    counts: { type: "string", default: COUNTS.join() },
     temperature: { type: "string", default: "1" },
     json: { type: "string" },
     join: { type: "string" },
@@ -51,7 +60,9 @@ async function main(): Promise<void> {
     ? join(options.join.split(",").map((file) => JSON.parse(readFileSync(file, "utf8")) as Results))
     : await measure(root, temperature);
   if (options.json) writeFileSync(options.json, JSON.stringify(results));
-  const tables = [worthTable(results, temperature), qualityTable(results)].filter((table) => table !== undefined);
+  const tables = [worthTable(results, temperature), passTable(results), rankTable(results)].filter(
+    (table) => table !== undefined,
+  );
   for (const table of tables) console.log(toText(table));
   console.log(goals(results).join("\n"));
   if (options.markdown) {
@@ -72,10 +83,12 @@ async function measure(root: string, temperature: number): Promise<Results> {
   if (only !== undefined && only !== "quality" && only !== "latency")
     throw new Error(`--only: "${only}", expected quality or latency`);
   if (backend !== "wasm" && backend !== "webgpu") throw new Error(`--backend: "${backend}", expected wasm or webgpu`);
-  const { load } = await importFurcate(root);
-  const open = () => load(modelOf(root), { backend });
+  if (backend === "webgpu") await offerGpu(DAWN);
+  const open = () => load(pathTo(root, "models/maze.gguf"), { backend });
   const seeds = (count: number) => Array.from({ length: count }, (_, i) => number("first") + i);
-  const latency = only === "quality" ? [] : await measureLatency(open, seeds(number("latency-mazes")), temperature);
+  const counts = options.counts.split(",").map(Number);
+  const latency =
+    only === "quality" ? [] : await measureLatency(open, seeds(number("latency-mazes")), temperature, counts);
   if (only === "latency") return { mazes: [], latency };
   const model = await open();
   try {

@@ -1,10 +1,9 @@
 // Measures the embedded model on held-out mazes through furcate's public API: which samples are right, and what n of them take.
 // Writes plain data that later runs, on this machine or another, can be joined with. Knows nothing of tables and pictures.
 
-import { cpus } from "node:os";
-import { fileURLToPath, pathToFileURL } from "node:url";
+import { cpus, loadavg } from "node:os";
+import type { Model } from "furcate";
 import { generateMaze, mazePrompt, verifyPath } from "../../models/maze/maze.ts";
-import type { LoadOptions, Model, Source } from "../../src/api.ts";
 
 /** Samples of one maze and temperature, and the largest n whose time is taken. */
 export const SAMPLES = 64;
@@ -25,6 +24,8 @@ export interface Drawn {
   readonly meanLogprobs: readonly number[];
   /** How many tokens each mean is of: the sample's, and its end. */
   readonly tokens: readonly number[];
+  /** For each sample the first that says the same: who votes for whom. */
+  readonly same: readonly number[];
 }
 export interface MazeResult {
   readonly seed: number;
@@ -46,13 +47,6 @@ export interface Results {
   readonly latency: readonly Latency[];
 }
 
-/** The bundle, by its place in the repository that `root` (a folder's path) is. */
-export interface Furcate {
-  load(source: Source, options?: LoadOptions): Promise<Model>;
-}
-export const importFurcate = (root: string): Promise<Furcate> => import(pathToFileURL(`${root}/dist/furcate.js`).href);
-export const modelOf = (root: string) => fileURLToPath(pathToFileURL(`${root}/models/maze.gguf`));
-
 /** Greedy and `samples` sampled paths of each maze, judged. */
 export async function measureMazes(
   model: Model,
@@ -69,11 +63,13 @@ export async function measureMazes(
     const greedy = await model.generate(prompt, { temperature: 0, maxTokens: MAX_TOKENS });
     for (const temperature of temperatures) {
       const { choices } = await model.generate(prompt, { n: samples, temperature, seed, maxTokens: MAX_TOKENS });
+      const texts = choices.map(({ text }) => text);
       drawn.push({
         temperature,
         right: choices.map(({ text }) => Number(isRight(text))).join(""),
         meanLogprobs: choices.map(({ meanLogprob }) => Number(meanLogprob.toFixed(6))),
         tokens: choices.map(({ tokenIds, finishReason }) => tokenIds.length + Number(finishReason === "stop")),
+        same: texts.map((text) => texts.indexOf(text)),
       });
     }
     mazes.push({ seed, greedy: isRight(greedy.choices[0].text), drawn });
@@ -93,6 +89,7 @@ export async function measureLatency(
   const models: Model[] = [];
   const calls = counts.map(() => [] as Latency["calls"][number][]);
   let device = "";
+  const busy = loadavg()[0].toFixed(1);
   try {
     for (const n of counts) {
       const model = await open();
@@ -125,7 +122,8 @@ export async function measureLatency(
       }
       console.error(`latency: ${m + 1} of ${seeds.length} mazes`);
     }
-    const where = models[0].backend === "wasm" ? `${cpus()[0]?.model.trim() || process.arch}, ${device}` : device;
+    const cpu = cpus()[0]?.model.trim() || process.arch;
+    const where = models[0].backend === "wasm" ? `${cpu}, ${device}, load average at the start ${busy}` : device;
     return counts.map((n, i) => ({ kind: models[i].backend, device: where, n, temperature, calls: calls[i] }));
   } finally {
     for (const model of models) model.dispose();

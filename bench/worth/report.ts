@@ -6,7 +6,14 @@ import { COUNTS, type Drawn, type Latency, type Results } from "./measure.ts";
 
 /** Samples that the ranking without a verifier chooses from. */
 const RANKED = 16;
-export type Ranking = "mean" | "sum";
+/** Ways to choose without a verifier, as the tables call them. */
+const RANKINGS = {
+  mean: "mean log-probability",
+  sum: "sum of log-probabilities",
+  vote: "vote",
+};
+export type Ranking = keyof typeof RANKINGS;
+const rankings = Object.keys(RANKINGS) as Ranking[];
 /** n at once may take this many times what one takes, and this many seconds. */
 const LIMITS = { wasm: { ratio: 5, seconds: 5 }, webgpu: { ratio: 2, seconds: 1 } };
 const NAMES = { wasm: "CPU", webgpu: "GPU" };
@@ -20,7 +27,7 @@ export const temperaturesOf = ({ mazes }: Results): number[] =>
 /** Share of mazes solved by one of n samples, as a verifier finds it. */
 export const passOf = (results: Results, temperature: number, n: number): Mean =>
   meanOf(drawnAt(results, temperature).map(({ right }) => passAt(right.length, count(right), n)));
-/** Share of mazes solved by the best of n samples by log-probability: the mean of the tokens', or their sum. */
+/** Share of mazes solved by the best of n samples, chosen without a verifier. */
 export const rankedOf = (results: Results, temperature: number, n: number, by: Ranking): Mean =>
   meanOf(drawnAt(results, temperature).map((drawn) => ranked(drawn, n, by)));
 export const greedyOf = ({ mazes }: Results): Mean => meanOf(mazes.map(({ greedy }) => Number(greedy)));
@@ -32,12 +39,18 @@ function gainOf({ mazes }: Results, temperature: number, by: Ranking): Mean {
   return meanOf(differences);
 }
 const count = (right: string) => [...right].filter((digit) => digit === "1").length;
-function ranked({ right, meanLogprobs, tokens }: Drawn, n: number, by: Ranking): number {
-  const scores = by === "mean" ? meanLogprobs : meanLogprobs.map((mean, i) => mean * tokens[i]);
+function ranked({ right, meanLogprobs, tokens, same }: Drawn, n: number, by: Ranking): number {
+  const scores: Record<Ranking, (sample: number, run: readonly number[]) => number> = {
+    mean: (sample) => meanLogprobs[sample],
+    sum: (sample) => meanLogprobs[sample] * tokens[sample],
+    // As many votes are parted by the mean log-probability, as in furcate's own ranking; e to its power is at most 1.
+    vote: (sample, run) =>
+      run.filter((other) => same[other] === same[sample]).length + Math.exp(meanLogprobs[sample]) / 2,
+  };
   return bestOf(
     [...right].map((digit) => digit === "1"),
-    scores,
     n,
+    scores[by],
   );
 }
 
@@ -74,11 +87,7 @@ export function worthTable(results: Results, temperature: number): Table | undef
   if (!hasQuality && times.length === 0) return undefined;
   const rows = COUNTS.map((n): Row => {
     const quality = hasQuality
-      ? [
-          share(passOf(results, temperature, n)),
-          share(rankedOf(results, temperature, n, "mean")),
-          share(rankedOf(results, temperature, n, "sum")),
-        ]
+      ? [share(passOf(results, temperature, n)), ...rankings.map((by) => share(rankedOf(results, temperature, n, by)))]
       : [];
     const taken = times.flatMap(({ kind, counts, seconds, cpuSeconds }) => {
       const at = counts.indexOf(n);
@@ -97,36 +106,41 @@ export function worthTable(results: Results, temperature: number): Table | undef
     title: `n samples of one prompt at temperature ${temperature}: share of mazes solved, and time (prompt included)`,
     head: [
       "n",
-      ...(hasQuality ? ["pass@n (verifier)", "best of n by mean log-probability", "… by its sum"] : []),
+      ...(hasQuality ? ["pass@n (verifier)", ...rankings.map((by) => `best of n by ${RANKINGS[by]}`)] : []),
       ...heads,
     ],
     rows,
   };
 }
 
-/** A line for each temperature. */
-export function qualityTable(results: Results): Table | undefined {
-  const temperatures = temperaturesOf(results);
-  if (temperatures.length === 0) return undefined;
-  return {
-    title: `Share of mazes solved, by temperature; greedy: ${share(greedyOf(results))}`,
-    head: [
-      "T",
-      ...COUNTS.map((n) => `pass@${n}`),
-      `best of ${RANKED} by mean log-probability`,
-      "… above greedy",
-      "… by its sum",
-      "… above greedy",
-    ],
-    rows: temperatures.map((temperature) => [
-      `${temperature}`,
-      ...COUNTS.map((n) => share(passOf(results, temperature, n))),
-      ...(["mean", "sum"] as const).flatMap((by) => [
+/** A line for each temperature: what a verifier finds. */
+export function passTable(results: Results): Table | undefined {
+  return byTemperature(
+    results,
+    "Share of mazes solved, by temperature: pass@n",
+    COUNTS.map((n) => `${n}`),
+    (temperature) => COUNTS.map((n) => share(passOf(results, temperature, n))),
+  );
+}
+
+/** A line for each temperature: the best of RANKED without a verifier, and what that is above the greedy path. */
+export function rankTable(results: Results): Table | undefined {
+  return byTemperature(
+    results,
+    `Share of mazes solved, by temperature: the best of ${RANKED} without a verifier; one greedy path: ${share(greedyOf(results))}`,
+    rankings.flatMap((by) => [`by ${RANKINGS[by]}`, "above greedy"]),
+    (temperature) =>
+      rankings.flatMap((by) => [
         share(rankedOf(results, temperature, RANKED, by)),
         signed(gainOf(results, temperature, by)),
       ]),
-    ]),
-  };
+  );
+}
+
+function byTemperature(results: Results, title: string, head: Row, row: (temperature: number) => Row) {
+  const temperatures = temperaturesOf(results);
+  if (temperatures.length === 0) return undefined;
+  return { title, head: ["T", ...head], rows: temperatures.map((t) => [`${t}`, ...row(t)]) };
 }
 
 /** Each goal, what was measured, and whether it is met. */
@@ -145,11 +159,10 @@ export function goals(results: Results): string[] {
     const most = Math.max(...COUNTS);
     const all = best((t) => passOf(results, t, most));
     say(`pass@${most} ≥ 0.97 at one temperature`, `${share(all)} at T = ${all.t}`, all.mean >= 0.97);
-    for (const by of ["mean", "sum"] as const) {
+    for (const by of rankings) {
       const gain = best((t) => gainOf(results, t, by));
-      const name = by === "mean" ? "mean log-probability" : "sum of log-probabilities";
       const got = `${signed(gain)} at T = ${gain.t}`;
-      say(`best of ${RANKED} by ${name} above greedy by more than the interval`, got, gain.low > 0);
+      say(`best of ${RANKED} by ${RANKINGS[by]} above greedy by more than the interval`, got, gain.low > 0);
     }
   }
   for (const temperature of new Set(results.latency.map(({ temperature }) => temperature)))

@@ -95,7 +95,7 @@ export function openLive(stdout: typeof process.stdout, maze: Maze, n: number, p
   };
 }
 
-/** The finished drawing, the verifier's pick as a heavy line, and the table. */
+/** What computed, the finished drawing with the verifier's pick as a heavy line, and the table: where lines are few, its end shows. */
 export function outcomeLines(maze: Maze, outcome: Outcome, columns: number, paint: Paint): string[] {
   const { n, choices, picks, single, stats } = outcome;
   const pick = new Set(choices.find(({ index }) => index === picks.verifier.index)?.rooms);
@@ -123,7 +123,7 @@ export function outcomeLines(maze: Maze, outcome: Outcome, columns: number, pain
     verdict("  by vote", picks.vote),
     "",
     paint("bold", entry(`time, one call for ${n}`, seconds(outcome.milliseconds))),
-    entry(`${n} calls for one${isEstimate ? "*" : ""}`, seconds(single.forAll)),
+    entry(`${n} calls, one each${isEstimate ? "*" : ""}`, seconds(single.forAll)),
     entry("tokens per second", grouped(stats.tokensPerSecond)),
     entry("K/V stored", bytes(stats.kvBytes)),
     entry("K/V as copies", bytes(stats.kvBytesAsCopies)),
@@ -135,7 +135,7 @@ export function outcomeLines(maze: Maze, outcome: Outcome, columns: number, pain
   const where = [`computed by ${stats.device}`, ...(stats.fallback ? [`no GPU used: ${stats.fallback}`] : [])]
     .flatMap((line) => wrap(harmless(line), columns))
     .map((line) => paint("dim", line));
-  return [...(columns >= WIDTH ? beside(drawing, table) : [...drawing, ...table]), "", ...where];
+  return [...where, "", ...(columns >= WIDTH ? beside(drawing, table) : [...drawing, ...table])];
 }
 
 function draw(maze: Maze, paths: readonly number[][], style: (room: number) => Style, paint: Paint): string[] {
