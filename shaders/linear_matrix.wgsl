@@ -4,8 +4,9 @@
 //   weights  packed panels of 16 outputs (src/webgpu/layout.ts)    x  tiles of 16 rows × 16 columns (tiles.wgsl), 16-bit
 //   out      (rows, out_stride) f32; of gated ones tiles as x has them
 //
-// A workgroup computes PANELS panels for TEAMS · ROW_TILES tiles of rows. Each team has some of the tiles of rows; its SHARES
-// subgroups take turns at the columns' tiles, and their sums are joined at the end. Nothing is loaded twice by a team.
+// A workgroup computes 2 · SIDE outputs (two panels, or halves of one) for TEAMS · RIGHTS · SIDE rows. Each team has rows of its own;
+// its SHARES subgroups take turns at the columns, and their sums are joined at the end. Nothing is loaded twice by a team. The sums
+// have names and are no array: compilers keep arrays of matrices in slow memory.
 
 enable f16;
 enable subgroups;
@@ -24,9 +25,9 @@ alias Result = subgroup_matrix_result<f32, 16, 16>;
 @group(0) @binding(1) var<storage, read> weights: array<f16>;
 
 const UNPACKS = false;
-fn unpack_tile(panel: u32, tile: u32, place: u32, lane: u32) {}
-fn left(panel: u32, tile: u32, step: u32, place: u32, at: u32) -> Left {
-  return subgroupMatrixLoad<Left, row_major>(&weights, panel * 8u + tile * 256u + at, 16u);
+fn unpack(source: Place, tile: u32, to: u32, lane: u32) {}
+fn left(source: Place, tile: u32, column: u32, to: u32) -> Left {
+  return subgroupMatrixLoad<Left, row_major>(&weights, source.panel * 8u + tile * 256u + source.at + column, 16u);
 }
 // end of head
 
@@ -35,15 +36,12 @@ fn left(panel: u32, tile: u32, step: u32, place: u32, at: u32) -> Left {
 const TILE_COLUMNS: u32 = 16u;
 // end of head
 
-override PANELS: u32;
-override ROW_TILES: u32;
+override RIGHTS: u32; // 1, 2 or 4: matrices of rows that a team has
 override SHARES: u32;
 override TEAMS: u32;
 override SUBGROUP: u32; // lanes of a subgroup
-override GATED: bool; // whether panels come in pairs, of the gate and of up
+override GATED: bool; // whether the outputs are SIDE of the gate and as many of up
 
-const PARTS: u32 = 16u / SIDE; // matrices across a tile
-const STEPS: u32 = TILE_COLUMNS / 16u; // tiles of x across a tile of weights
 override LANES: u32 = SHARES * TEAMS * SUBGROUP;
 
 struct Sizes {
@@ -64,114 +62,120 @@ struct Sizes {
 @group(0) @binding(2) var<storage, read> x: array<f16>;
 @group(0) @binding(3) var<storage, read_write> out: array<u32>;
 
-const PAIR: u32 = 2u; // tiles of results of each subgroup that are joined at a time
-var<workgroup> partial: array<f32, 256u * PAIR * SHARES * TEAMS>;
+const MATRIX: u32 = SIDE * SIDE;
+var<workgroup> partial: array<f32, 2u * MATRIX * SHARES * TEAMS>; // two matrices of each subgroup
+var<private> first_output: u32; // of a panel row: what the outputs of the workgroup begin with
+var<private> team_row: u32;
+
+/// Where an output's row of its tile begins in the weights.
+struct Place { panel: u32, at: u32 }
+
+fn place_of(output: u32, is_up: bool) -> Place {
+  let panel = min(output / 16u, sizes.panels - 1u);
+  return Place((select(sizes.panel, sizes.up_panel, is_up) + panel) * sizes.panel_units, output % 16u * 16u);
+}
+
+fn right(row: u32, column: u32) -> Right {
+  // Rows beyond the last are those of the last tile: their results are not taken.
+  let tile = min(row / 16u, (sizes.rows - 1u) / 16u);
+  return subgroupMatrixLoad<Right, col_major>(&x, (tile * sizes.x_tiles + column / 16u) * 256u + row % 16u * 16u + column % 16u, 16u);
+}
+
+/// Joins the shares' sums of two matrices, both of the rows from `row` of each team on: outputs side by side, or gate and up.
+fn finish(subgroup: u32, lane: u32, row: u32, first: Result, second: Result) {
+  workgroupBarrier();
+  subgroupMatrixStore<col_major>(&partial, subgroup * 2u * MATRIX, first, SIDE);
+  subgroupMatrixStore<col_major>(&partial, (subgroup * 2u + 1u) * MATRIX, second, SIDE);
+  workgroupBarrier();
+  // Each lane takes pairs of neighbouring outputs.
+  const pairs = MATRIX / 2u;
+  for (var e = lane; e < TEAMS * pairs; e += LANES) {
+    let team = e / pairs;
+    let here = team_row + team * RIGHTS * SIDE + row + e % pairs / (SIDE / 2u);
+    if (here >= sizes.rows) { continue; }
+    var one = vec2f(0.0);
+    var two = vec2f(0.0);
+    for (var share = 0u; share < SHARES; share++) {
+      let at = (team * SHARES + share) * 2u * MATRIX + e % pairs * 2u;
+      one += vec2f(partial[at], partial[at + 1u]);
+      two += vec2f(partial[at + MATRIX], partial[at + MATRIX + 1u]);
+    }
+    let output = first_output + e % (SIDE / 2u) * 2u;
+    if (GATED) {
+      // e^-z of very negative gates would be infinite, which WGSL may take to be absent: there silu is 0 to all digits.
+      let joined = one / (1.0 + exp(min(-one, vec2f(88.0)))) * two;
+      let at = (here / 16u * sizes.out_stride + output / 16u) * 256u + here % 16u * 16u + output % 16u;
+      if (output / 16u < sizes.panels) { out[at / 2u] = pack2x16float(clamp(joined, vec2f(-65504.0), vec2f(65504.0))); }
+    } else {
+      put(here, output, one.x);
+      put(here, output + 1u, one.y);
+      put(here, output + SIDE, two.x);
+      put(here, output + SIDE + 1u, two.y);
+    }
+  }
+}
+
+fn put(row: u32, output: u32, sum: f32) {
+  if (output >= min(sizes.outputs, sizes.panels * 16u)) { return; }
+  let at = sizes.out_at + row * sizes.out_stride + output;
+  out[at] = bitcast<u32>(select(sum, sum + bitcast<f32>(out[at]), sizes.add == 1u));
+}
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let subgroup = lane / SUBGROUP;
   let share = subgroup % SHARES;
-  let first_panel = group.y * select(PANELS, PANELS / 2u, GATED);
-  let first_row = (group.x * TEAMS + subgroup / SHARES) * ROW_TILES;
-  let row_tiles = (sizes.rows + 15u) / 16u;
+  first_output = group.y * select(2u * SIDE, SIDE, GATED);
+  team_row = group.x * TEAMS * RIGHTS * SIDE;
+  let row = team_row + subgroup / SHARES * RIGHTS * SIDE;
+  let one = place_of(first_output, false);
+  let two = place_of(first_output + select(SIDE, 0u, GATED), GATED);
 
-  var sums: array<Result, 64>; // (ROW_TILES, PANELS, PARTS of a tile's rows, PARTS of its outputs)
-  for (var i = 0u; i < ROW_TILES * PANELS * PARTS * PARTS; i++) { sums[i] = Result(); }
-  var panels: array<u32, 8>; // those beyond the last are the last again
-  for (var p = 0u; p < PANELS; p++) {
-    let place = min(first_panel + select(p, p / 2u, GATED), sizes.panels - 1u);
-    panels[p] = (select(sizes.panel, sizes.up_panel, GATED && p % 2u == 1u) + place) * sizes.panel_units;
-  }
-  var rows: array<u32, 8>; // where tiles of rows begin
-  for (var r = 0u; r < ROW_TILES; r++) { rows[r] = min(first_row + r, row_tiles - 1u) * sizes.x_tiles * 256u; }
-
+  var one_0 = Result();
+  var one_1 = Result();
+  var one_2 = Result();
+  var one_3 = Result();
+  var two_0 = Result();
+  var two_1 = Result();
+  var two_2 = Result();
+  var two_3 = Result();
   let rounds = (sizes.tiles + SHARES - 1u) / SHARES;
   for (var round = 0u; round < rounds; round++) {
     let tile = round * SHARES + share;
     if (UNPACKS) {
       workgroupBarrier();
       if (tile < sizes.tiles) {
-        for (var p = 0u; p < PANELS; p++) { unpack_tile(panels[p], tile, subgroup * PANELS + p, lane % SUBGROUP); }
+        unpack(one, tile, subgroup * 2u, lane % SUBGROUP);
+        unpack(two, tile, subgroup * 2u + 1u, lane % SUBGROUP);
       }
       workgroupBarrier();
     }
-    if (tile < sizes.tiles) {
-      for (var step = 0u; step < STEPS; step++) {
-        for (var k = 0u; k < PARTS; k++) {
-          var lefts: array<Left, 16>; // (PANELS, PARTS)
-          for (var p = 0u; p < PANELS; p++) {
-            for (var i = 0u; i < PARTS; i++) {
-              lefts[p * PARTS + i] = left(panels[p], tile, step, subgroup * PANELS + p, i * SIDE * 16u + k * SIDE);
-            }
-          }
-          var rights: array<Right, 16>; // (ROW_TILES, PARTS)
-          for (var r = 0u; r < ROW_TILES; r++) {
-            for (var n = 0u; n < PARTS; n++) {
-              let at = rows[r] + (tile * STEPS + step) * 256u + n * SIDE * 16u + k * SIDE;
-              rights[r * PARTS + n] = subgroupMatrixLoad<Right, col_major>(&x, at, 16u);
-            }
-          }
-          for (var r = 0u; r < ROW_TILES; r++) {
-            for (var p = 0u; p < PANELS; p++) {
-              for (var n = 0u; n < PARTS; n++) {
-                for (var i = 0u; i < PARTS; i++) {
-                  let at = ((r * PANELS + p) * PARTS + n) * PARTS + i;
-                  sums[at] = subgroupMatrixMultiplyAccumulate(lefts[p * PARTS + i], rights[r * PARTS + n], sums[at]);
-                }
-              }
-            }
-          }
-        }
+    for (var column = 0u; column < TILE_COLUMNS && tile < sizes.tiles; column += SIDE) {
+      let a = left(one, tile, column, subgroup * 2u);
+      let b = left(two, tile, column, subgroup * 2u + 1u);
+      let r = right(row, tile * TILE_COLUMNS + column);
+      one_0 = subgroupMatrixMultiplyAccumulate(a, r, one_0);
+      two_0 = subgroupMatrixMultiplyAccumulate(b, r, two_0);
+      if (RIGHTS > 1u) {
+        let r = right(row + SIDE, tile * TILE_COLUMNS + column);
+        one_1 = subgroupMatrixMultiplyAccumulate(a, r, one_1);
+        two_1 = subgroupMatrixMultiplyAccumulate(b, r, two_1);
+      }
+      if (RIGHTS > 2u) {
+        let r = right(row + 2u * SIDE, tile * TILE_COLUMNS + column);
+        one_2 = subgroupMatrixMultiplyAccumulate(a, r, one_2);
+        two_2 = subgroupMatrixMultiplyAccumulate(b, r, two_2);
+        let s = right(row + 3u * SIDE, tile * TILE_COLUMNS + column);
+        one_3 = subgroupMatrixMultiplyAccumulate(a, s, one_3);
+        two_3 = subgroupMatrixMultiplyAccumulate(b, s, two_3);
       }
     }
   }
 
-  // Two tiles of each subgroup at a time: the shares' sums become results.
-  for (var first = 0u; first < ROW_TILES * PANELS; first += PAIR) {
-    workgroupBarrier();
-    for (var j = 0u; j < PAIR; j++) {
-      for (var n = 0u; n < PARTS; n++) {
-        for (var i = 0u; i < PARTS; i++) {
-          let at = (subgroup * PAIR + j) * 256u + n * SIDE * 16u + i * SIDE;
-          subgroupMatrixStore<col_major>(&partial, at, sums[((first + j) * PARTS + n) * PARTS + i], 16u);
-        }
-      }
-    }
-    workgroupBarrier();
-    // Two neighbouring outputs of a row: 128 of them a tile.
-    for (var e = lane; e < TEAMS * 128u; e += LANES) {
-      let team = e / 128u;
-      let row = ((group.x * TEAMS + team) * ROW_TILES + first / PANELS) * 16u + e % 128u / 8u;
-      if (row >= sizes.rows) { continue; }
-      var results = array<vec2f, PAIR>(); // said, since Dawn zeroes no variable again in a loop
-      for (var j = 0u; j < PAIR; j++) {
-        for (var s = 0u; s < SHARES; s++) {
-          let at = ((team * SHARES + s) * PAIR + j) * 256u + e % 128u * 2u;
-          results[j] += vec2f(partial[at], partial[at + 1u]);
-        }
-      }
-      if (GATED) {
-        let panel = first_panel + first % PANELS / 2u;
-        if (panel >= sizes.panels) { continue; }
-        let z = results[0];
-        let joined = z / (1.0 + exp(min(-z, vec2f(88.0)))) * results[1];
-        let to = (row / 16u * sizes.out_stride + panel) * 256u + row % 16u * 16u + e % 8u * 2u;
-        out[to / 2u] = pack2x16float(clamp(joined, vec2f(-65504.0), vec2f(65504.0)));
-      } else {
-        for (var j = 0u; j < PAIR; j++) {
-          let panel = first_panel + first % PANELS + j;
-          let column = panel * 16u + e % 8u * 2u;
-          if (panel >= sizes.panels) { continue; }
-          let to = sizes.out_at + row * sizes.out_stride + column;
-          for (var i = 0u; i < 2u; i++) {
-            if (column + i < sizes.outputs) {
-              var sum = results[j][i];
-              if (sizes.add == 1u) { sum += bitcast<f32>(out[to + i]); }
-              out[to + i] = bitcast<u32>(sum);
-            }
-          }
-        }
-      }
-    }
+  finish(subgroup, lane, 0u, one_0, two_0);
+  if (RIGHTS > 1u) { finish(subgroup, lane, SIDE, one_1, two_1); }
+  if (RIGHTS > 2u) {
+    finish(subgroup, lane, 2u * SIDE, one_2, two_2);
+    finish(subgroup, lane, 3u * SIDE, one_3, two_3);
   }
 }

@@ -49,10 +49,9 @@ export interface FewTile {
   readonly ahead: number;
 }
 
-/** What a workgroup of linear_matrix.wgsl computes: teams · rowTiles tiles of 16 rows against panels. */
+/** What a workgroup of linear_matrix.wgsl computes: two matrices' outputs for teams · rights matrices of rows. */
 export interface MatrixTile {
-  readonly panels: number;
-  readonly rowTiles: number;
+  readonly rights: 1 | 2 | 4;
   /** Subgroups that share a team's columns. */
   readonly shares: number;
   readonly teams: number;
@@ -79,12 +78,12 @@ export const TILING: Tiling = {
   ],
   mostFew: 4,
   matrix: [
-    { panels: 4, rowTiles: 1, shares: 8, teams: 1 },
-    { panels: 4, rowTiles: 2, shares: 8, teams: 1 },
-    { panels: 4, rowTiles: 4, shares: 8, teams: 1 },
-    { panels: 4, rowTiles: 4, shares: 4, teams: 2 },
+    { rights: 1, shares: 8, teams: 1 },
+    { rights: 2, shares: 8, teams: 1 },
+    { rights: 4, shares: 8, teams: 1 },
+    { rights: 4, shares: 4, teams: 2 },
   ],
-  prompt: { panels: 4, rowTiles: 2, shares: 1, teams: 8 },
+  prompt: { rights: 4, shares: 1, teams: 8 },
 };
 
 /** Rows from which on they are normalised once, and not by every workgroup again. */
@@ -140,8 +139,8 @@ export async function createLinear(
     const unit = gpu.abilities.matrix;
     if (!unit || 8 * unit.subgroup > limits.maxComputeInvocationsPerWorkgroup) return undefined;
     const heads = [unit.side === 8 ? "matrix_8" : undefined];
-    const sizes = { PANELS: 2, ROW_TILES: 1, SHARES: 1, TEAMS: 1, SUBGROUP: unit.subgroup };
-    return (await kernels.tryGet("linear_matrix", { heads, constants: { ...sizes, GATED: 0 } })) && unit;
+    const sizes = { RIGHTS: 1, SHARES: 1, TEAMS: 1, SUBGROUP: unit.subgroup };
+    return (await kernels.get("linear_matrix", { heads, constants: { ...sizes, GATED: 0 } })) && unit;
   }
 
   /** The kernel of a stack's products; they are compiled when first used. */
@@ -150,9 +149,6 @@ export async function createLinear(
     const kind = { RAGGED: Number(ragged), NORM: Number(normed), GATED: Number(gated) };
     return kernels.now("linear", { heads: [layout.head], constants: { ...layout.constants, ...sizes, ...kind } });
   }
-  /** What unpacks weights into workgroup memory has room there for two panels. */
-  const tileOf = (tile: MatrixTile, { layout }: Stack): MatrixTile =>
-    layout.matrixHeads.length > 0 ? { ...tile, panels: Math.min(2, tile.panels) } : tile;
   function matrixKernel({ layout }: Stack, tile: MatrixTile, gated: boolean): Kernel {
     const { matrixHeads } = layout;
     const heads = [unit?.side === 8 ? "matrix_8" : undefined, ...matrixHeads];
@@ -162,9 +158,9 @@ export async function createLinear(
       constants: matrixHeads.length > 0 ? { ...layout.constants, ...constants } : constants,
     });
   }
-  const matrixSizes = ({ panels, rowTiles, shares, teams }: MatrixTile) => ({
-    PANELS: panels,
-    ROW_TILES: rowTiles,
+  const rowsOf = ({ rights, teams }: MatrixTile) => (unit?.side ?? 0) * rights * teams;
+  const matrixSizes = ({ rights, shares, teams }: MatrixTile) => ({
+    RIGHTS: rights,
     SHARES: shares,
     TEAMS: teams,
     SUBGROUP: unit?.subgroup ?? 1,
@@ -298,17 +294,16 @@ export async function createLinear(
   function product(x: GpuTensor, norm: Norm | undefined, span: Span, add: 0 | 1): void {
     const { stack, outputs, out, gated } = span;
     const few = (!many && tiling.few.find(({ rows }) => rows >= x.rows)) || tiling.few[tiling.few.length - 1];
-    const matrix = tile && tileOf(tile, stack);
-    const kernel = matrix ? matrixKernel(stack, matrix, gated) : fewKernel(stack, few, norm !== undefined, gated);
+    const kernel = tile ? matrixKernel(stack, tile, gated) : fewKernel(stack, few, norm !== undefined, gated);
     for (const { buffer, panel, panels, column } of partsOf(span)) {
       const weights = [panel, panels, panel + panels, stack.panelUnits, stack.tiles, add];
       const place = placeOf(out) + column;
       const wanted = panels * (gated ? 2 : 1);
-      if (matrix) {
+      if (tile && unit) {
         const to = gated ? [0, Math.ceil(out.cols / 16)] : [place, out.stride];
         const sizes = [x.rows, Math.ceil(x.cols / 16), ...to, outputs - column, ...weights];
-        const across = Math.ceil(x.rows / (16 * matrix.rowTiles * matrix.teams));
-        gpu.run(kernel, [buffer, x.buffer, out.buffer], sizes, across, Math.ceil(wanted / matrix.panels));
+        const across = Math.ceil(x.rows / rowsOf(tile));
+        gpu.run(kernel, [buffer, x.buffer, out.buffer], sizes, across, Math.ceil((wanted * PANEL) / (2 * unit.side)));
       } else {
         const from = [x.rows, placeOf(x) / 4, x.stride / 4, x.cols, floatBits(norm?.eps ?? 0)];
         const sizes = [...from, place, out.stride, outputs - column, ...weights];
@@ -344,9 +339,8 @@ export async function createLinear(
     },
     upload,
     begin(rows, decoding) {
-      const matrix =
-        unit && kernelClass !== "few" && (!decoding || kernelClass === "many" || rows > tiling.mostFew);
-      const enough = tiling.matrix.find((tile) => 16 * tile.rowTiles * tile.teams >= rows);
+      const matrix = unit && kernelClass !== "few" && (!decoding || kernelClass === "many" || rows > tiling.mostFew);
+      const enough = tiling.matrix.find((tile) => rowsOf(tile) >= rows);
       tile = matrix ? (decoding ? (enough ?? tiling.matrix[tiling.matrix.length - 1]) : tiling.prompt) : undefined;
       many = kernelClass ? kernelClass === "many" : !decoding || rows >= MANY_ROWS;
       return tile !== undefined;
