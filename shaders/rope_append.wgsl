@@ -55,9 +55,11 @@ fn value(row: u32, head: u32, d: u32) -> f32 {
   return qkv[sizes.v_at + row * sizes.stride + head * HEAD_DIM + d];
 }
 
-/// Beyond the range of 16 bits the largest of them.
+/// Beyond the range of 16 bits the largest of them. What is kept is always finite, since products with masked tokens take it in.
 fn packed(x: f32, y: f32) -> u32 {
-  return pack2x16float(clamp(vec2f(x, y), vec2f(-65504.0), vec2f(65504.0)));
+  let words = pack2x16float(clamp(vec2f(x, y), vec2f(-65504.0), vec2f(65504.0)));
+  let infinite = ((words & 0x7c007c00u) + 0x04000400u) & 0x80008000u; // the top bit of each half that is infinite or not a number
+  return words & ~(infinite >> 5u);
 }
 
 @compute @workgroup_size(LANES)

@@ -42,6 +42,8 @@ const LEAST_SLICE = 128;
 const TAIL_PARTS = 8;
 /** Samples that are attended to by themselves at a time. */
 const ALONE_ROWS = 32;
+/** Query rows of a KV head from which on subgroup matrices pay. */
+const MATRIX_ROWS = 2;
 
 export interface RowTiles {
   /** Rows (samples · query heads of a KV head) that share each load of K and V. */
@@ -84,16 +86,47 @@ export async function createAttention(gpu: Gpu, shape: Shape, _maxRows: number, 
     });
   const tileRows = wide === 1 ? [4] : [4, 4 * wide];
   const ownRows = group === 1 ? 1 : 4 * ownVectors;
-  const [ropeAppend, prefill, decode, merge, ...context] = await Promise.all([
+  const matrix = await matrixKernels();
+  const [ropeAppend, prefill, decode, mergeRows, mergeTiles, ...context] = await Promise.all([
     kernels.get("rope_append", {
       constants: { ...heads, ROPE_DIM: ropeDim, HALVES: Number(shape.ropePairs === "halves") },
     }),
     tiled("attend_prefill", 4 * wide),
     tiled("attend_decode", ownRows, tails),
-    kernels.get("merge_states", { constants: { N_HEADS: nHeads, HEAD_DIM: headDim, ...tails } }),
+    kernels.get("merge_states", { constants: { N_HEADS: nHeads, HEAD_DIM: headDim, ...tails, TILES: 0 } }),
+    kernels.get("merge_states", { constants: { N_HEADS: nHeads, HEAD_DIM: headDim, ...tails, TILES: 1 } }),
     ...tileRows.map((rows) => tiled("attend_context", rows)),
   ]);
+  /** Whether results can be written as the 16-bit tiles that products read. */
+  const canTile = headDim % 2 === 0 && (nHeads * headDim) % 16 === 0;
+  /** What prefill and merge leave in the place of log-sum-exps. */
+  const unused = gpu.buffer(16, "attention states");
   const contextKernel = new Map(tileRows.map((rows, i) => [rows, context[i]]));
+
+  /** The context part and prefill by subgroup matrices, for ever more rows; none where a device or heads have no use of them. */
+  async function matrixKernels() {
+    const { matrix: unit } = gpu.abilities;
+    const side = unit?.side ?? 16;
+    if (
+      !unit ||
+      headDim % 2 !== 0 ||
+      padded > 16 * side ||
+      8 * unit.subgroup > limits.maxComputeInvocationsPerWorkgroup
+    )
+      return undefined;
+    const heads_ = [side === 8 ? "matrix_8" : undefined];
+    const made = async (rights: number, CAUSAL: 0 | 1) => {
+      const rows = rights * side;
+      const bytes = rows * (2 * padded + 4 * Math.max(8 * side, padded) + 2 * 8 * side + 12) + 16;
+      if (bytes > workgroupBytes) return undefined;
+      const constants = { ...heads, SUBGROUP: unit.subgroup, RIGHTS: rights, CAUSAL };
+      const kernel = await kernels.tryGet("attend_matrix", { heads: heads_, constants });
+      return kernel && { kernel, rows };
+    };
+    const [few, many, prefillFew, prefillMany] = await Promise.all([made(1, 0), made(2, 0), made(1, 1), made(2, 1)]);
+    if (!few || !prefillFew) return undefined;
+    return { few, many: many ?? few, prefill: prefillMany ?? prefillFew };
+  }
 
   const stateBytes = nHeads * headDim * Float32Array.BYTES_PER_ELEMENT;
   /** Slices of the longest contexts: enough to fill a GPU with few KV heads, as far as a buffer holds their states. */
@@ -140,7 +173,7 @@ export async function createAttention(gpu: Gpu, shape: Shape, _maxRows: number, 
     gpu.run(decode, bindings, sizes, nKvHeads * tiles, part.count, sample.count);
   }
 
-  function mergeRows(
+  function merge(
     { rows, values, lse }: GpuStates,
     batch: GpuBatch,
     out: GpuTensor,
@@ -148,8 +181,9 @@ export async function createAttention(gpu: Gpu, shape: Shape, _maxRows: number, 
   ): void {
     const { slice, slices } = slicesOf(batch.ctxLen);
     const sizes = [sample.first, rows, slice, slices, placeOf(out), out.stride];
-    const x = Math.ceil((nHeads * headDim) / LANES);
-    gpu.run(merge, [batch.buffer, values, lse, out.buffer], sizes, x, sample.count);
+    out.form.tiles = batch.tiles && canTile;
+    const kernel = out.form.tiles ? mergeTiles : mergeRows;
+    gpu.run(kernel, [batch.buffer, values, lse, out.buffer], sizes, nHeads, sample.count);
   }
 
   return {
@@ -171,7 +205,14 @@ export async function createAttention(gpu: Gpu, shape: Shape, _maxRows: number, 
     },
     attendPrefill(q: Tensor, layer: number, batch: PreparedBatch, out: Tensor) {
       const [queries, to] = [q, out] as GpuTensor[];
-      const { buffer, rows } = batch as GpuBatch;
+      const { buffer, rows, tiles } = batch as GpuBatch;
+      to.form.tiles = tiles && canTile && matrix !== undefined;
+      if (to.form.tiles && matrix) {
+        const { kernel, rows: atOnce } = matrix.prefill;
+        const bindings = [buffer, queries.buffer, pool.layer(layer), to.buffer, unused];
+        gpu.run(kernel, bindings, [placeOf(queries), queries.stride], nKvHeads, 1, Math.ceil((rows * group) / atOnce));
+        return;
+      }
       const sizes = [placeOf(queries), queries.stride, placeOf(to), to.stride];
       const bindings = [buffer, queries.buffer, pool.layer(layer), to.buffer];
       gpu.run(prefill, bindings, sizes, nKvHeads, Math.ceil((rows * group) / (4 * wide)));
@@ -181,11 +222,16 @@ export async function createAttention(gpu: Gpu, shape: Shape, _maxRows: number, 
       const { buffer, rows, ctxLen } = batch as GpuBatch;
       const { rows: capacity, values, lse } = states as GpuStates;
       const { slice, slices } = slicesOf(ctxLen);
+      const sizes = [placeOf(queries), queries.stride, capacity, slice];
+      const bindings = [buffer, queries.buffer, pool.layer(layer), values, lse];
+      if (matrix && rows * group >= MATRIX_ROWS) {
+        const { kernel, rows: atOnce } = rows * group > matrix.few.rows ? matrix.many : matrix.few;
+        gpu.run(kernel, bindings, sizes, nKvHeads, slices, Math.ceil((rows * group) / atOnce));
+        return;
+      }
       const tiles = contextTiles(shape, rows, workgroupBytes);
       const kernel = contextKernel.get(tiles.rows);
       if (!kernel) return;
-      const sizes = [placeOf(queries), queries.stride, capacity, slice];
-      const bindings = [buffer, queries.buffer, pool.layer(layer), values, lse];
       gpu.run(kernel, bindings, sizes, nKvHeads, slices, tiles.count);
     },
     attendDecode(q: Tensor, layer: number, batch: PreparedBatch, states: States) {
@@ -197,7 +243,7 @@ export async function createAttention(gpu: Gpu, shape: Shape, _maxRows: number, 
       });
     },
     mergeStates(states: States, batch: PreparedBatch, out: Tensor) {
-      mergeRows(states as GpuStates, batch as GpuBatch, out as GpuTensor, { first: 0, count: batch.rows });
+      merge(states as GpuStates, batch as GpuBatch, out as GpuTensor, { first: 0, count: batch.rows });
     },
     attendOnePart(q: Tensor, layer: number, batch: PreparedBatch, out: Tensor) {
       const prepared = batch as GpuBatch;
@@ -206,7 +252,7 @@ export async function createAttention(gpu: Gpu, shape: Shape, _maxRows: number, 
       for (let first = 0; first < batch.rows; first += ALONE_ROWS) {
         const sample = { first, count: Math.min(ALONE_ROWS, batch.rows - first) };
         attendSamples(q as GpuTensor, layer, prepared, alone, part, sample);
-        mergeRows(alone, prepared, out as GpuTensor, sample);
+        merge(alone, prepared, out as GpuTensor, sample);
       }
     },
     choosePath: (nSamples: number) => unmeasuredChoice(nSamples),

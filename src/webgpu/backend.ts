@@ -83,8 +83,7 @@ export async function createWebGpuBackend(
     tensors: buffers.tensors,
 
     prepare(batch) {
-      linear.begin(batch.ids.length, batch.tails !== undefined);
-      return buffers.prepare(batch);
+      return buffers.prepare(batch, linear.begin(batch.ids.length, batch.tails !== undefined));
     },
     rmsNorm(x, { weight, eps }) {
       const [to, by] = [x, weight] as GpuTensor[];

@@ -52,6 +52,8 @@ const bytesOf = (rows: number, cols: number) =>
 export interface GpuBatch extends PreparedBatch {
   readonly buffer: GPUBuffer;
   readonly ctxLen: number;
+  /** Whether products read rows as 16-bit tiles. */
+  readonly tiles: boolean;
   /** Whether rows are samples with tails; else consecutive tokens. */
   readonly decoding: boolean;
   /** The longest tail in tokens. */
@@ -107,7 +109,7 @@ export function createBuffers(gpu: Gpu) {
     /** Bytes of a tensor. */
     tensorBytes: bytesOf,
 
-    prepare({ ids, turns, slots, context, tails }: Batch): GpuBatch {
+    prepare({ ids, turns, slots, context, tails }: Batch, tiles = false): GpuBatch {
       const rows = ids.length;
       const tailStride = Math.max(0, ...(tails?.blocks.map((blocks) => blocks.length) ?? []));
       makeRoom(HEADER + ids.length + turns.length + slots.length + context.blocks.length + rows * (1 + tailStride));
@@ -133,6 +135,7 @@ export function createBuffers(gpu: Gpu) {
         rows,
         buffer: batchBuffer,
         ctxLen: context.length,
+        tiles,
         decoding: tails !== undefined,
         decLen: Math.max(0, ...(tails?.lengths ?? [])),
       };

@@ -140,7 +140,7 @@ export async function createLinear(
     if (!unit || 8 * unit.subgroup > limits.maxComputeInvocationsPerWorkgroup) return undefined;
     const heads = [unit.side === 8 ? "matrix_8" : undefined];
     const sizes = { RIGHTS: 1, SHARES: 1, TEAMS: 1, SUBGROUP: unit.subgroup };
-    return (await kernels.get("linear_matrix", { heads, constants: { ...sizes, GATED: 0 } })) && unit;
+    return (await kernels.tryGet("linear_matrix", { heads, constants: { ...sizes, GATED: 0 } })) && unit;
   }
 
   /** The kernel of a stack's products; they are compiled when first used. */

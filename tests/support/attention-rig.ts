@@ -16,7 +16,7 @@ export type AttentionRig = Awaited<ReturnType<typeof createAttentionRig>>;
 export const RIG_ROWS = 256;
 export const RIG_SAMPLES = 128;
 
-/** texts: other shaders than the built ones. wrap: the GPU as the family sees it. Blocks of K/V are NaN until written. */
+/** texts: other shaders than the built ones. wrap: the GPU as the family sees it. Blocks of K/V hold the largest numbers until written. */
 export async function createAttentionRig(
   opened: OpenedDevice,
   { nHeads, nKvHeads, headDim, ...rest }: RigShape,
@@ -42,7 +42,7 @@ export async function createAttentionRig(
     buffer: {
       value(bytes: number, label: string) {
         const buffer = seen.buffer(bytes, label);
-        if (label.startsWith("K/V of")) gpu.write(buffer, 0, new Uint32Array(buffer.size / 4).fill(0x7e007e00));
+        if (label.startsWith("K/V of")) gpu.write(buffer, 0, new Uint32Array(buffer.size / 4).fill(0x7bff7bff));
         return buffer;
       },
     },

@@ -357,7 +357,7 @@ export function kernelTests(test: Register, { name, exact, halves: wide, create 
         context: { k: byHead(wantK, 2, headDim), v: byHead(v, 2, headDim), tokens },
         decode: Array.from({ length: tokens }, () => ({ k: [], v: [], tokens: 0 })),
       });
-      const keptBound = { ...bound, atol: exact ? 3 * bound.atol : 1e-4 };
+      const keptBound = widened({ ...bound, atol: exact ? 3 * bound.atol : 1e-4 });
       close(await valuesOf(backend, out), want, keptBound, "attention over rotated keys");
     });
 
@@ -366,7 +366,7 @@ export function kernelTests(test: Register, { name, exact, halves: wide, create 
   for (const c of cases.ATTEND)
     test(`${name}: attention in two parts and in one, ${c.name}`, async () => {
       const random = newRandom(c.headDim + c.context);
-      await bothWays(await decodeCase(create, c, () => random.normal()), c.bound, exact);
+      await bothWays(await decodeCase(create, c, () => random.normal()), widened(c.bound), exact);
     });
 
   test(`${name}: attention with scores of ±10,000`, async () => {
@@ -381,7 +381,7 @@ export function kernelTests(test: Register, { name, exact, halves: wide, create 
       if (kind === "k") return keys[(i >> 6) % 5][d];
       return [8e4, 8][d] * ((i >> 6) % 2 === 0 ? 1 : -1);
     });
-    await bothWays(found, cases.LARGE_SCORES, exact);
+    await bothWays(found, widened(cases.LARGE_SCORES), exact);
   });
 
   test(`${name}: attention with all scores near -10,000`, async () => {
@@ -392,7 +392,7 @@ export function kernelTests(test: Register, { name, exact, halves: wide, create 
       if (d > 1) return 0;
       return kind === "q" ? [-8e4, -8][d] : [1, -((i >> 6) % 5)][d];
     });
-    await bothWays(found, cases.LARGE_SCORES, exact);
+    await bothWays(found, widened(cases.LARGE_SCORES), exact);
   });
 
   test(`${name}: attention over identical keys is the mean`, async () => {
@@ -400,7 +400,7 @@ export function kernelTests(test: Register, { name, exact, halves: wide, create 
     const found = await decodeCase(create, c, (kind, i) =>
       kind === "v" ? Math.cos(i) : kind === "k" ? 3 * Math.sin(i % 20) : Math.cos(5 * i),
     );
-    await bothWays(found, { atol: 1e-6, rtol: 1e-5 }, exact);
+    await bothWays(found, widened({ atol: 1e-6, rtol: 1e-5 }), exact);
   });
 
   test(`${name}: empty parts leave no trace of the states before them`, async () => {
@@ -409,7 +409,7 @@ export function kernelTests(test: Register, { name, exact, halves: wide, create 
     const { backend, batch, attention, q } = await decodeCase(create, c, () => random.normal());
     const states = backend.states(2);
     const empty = { k: [], v: [], tokens: 0 };
-    const bound = { atol: 2e-6, rtol: 1e-5 };
+    const bound = widened({ atol: 2e-6, rtol: 1e-5 });
     await twoParts(backend, q, batch, states);
     const noContext = { ...batch, context: { blocks: new Uint32Array(0), length: 0 } };
     const wantTails = reference.attendOnePart({ ...attention, context: empty });
@@ -472,7 +472,7 @@ export function kernelTests(test: Register, { name, exact, halves: wide, create 
           got.set(await valuesOf(backend, out), at * nHeads * headDim);
           at += rows;
         }
-        close(got, want, bound, `chunks of ${cut.join(", ")}`);
+        close(got, want, widened(bound), `chunks of ${cut.join(", ")}`);
         results.push(got);
       }
       if (exact) for (const [i, got] of results.entries()) sameBits(got, results[0], `chunks of ${cuts[i].join(", ")}`);
