@@ -7,6 +7,7 @@
 // A workgroup computes PANELS panels for ROWS rows. A lane keeps to one of a panel's 16 outputs and to every SLOTS-th tile of
 // its columns, so consecutive lanes read consecutive units; the 16 partial sums of an output are joined at the end. The order of
 // sums depends on the weight alone, never on ROWS, PANELS or the number of rows: a row computes the same bits in any company.
+// Sums have names and are no array: compilers keep arrays in slow memory.
 
 // head
 // F16: a unit is 8 halves of an output; a tile is 16 columns.
@@ -23,8 +24,8 @@ fn four(unit: Unit, i: u32) -> vec4f {
 }
 // end of head
 
-override ROWS: u32;
-override PANELS: u32;
+override ROWS: u32; // 1, 2, 4 or 8
+override PANELS: u32; // 1 or 2
 override AHEAD: u32;    // tiles of each panel that a lane loads before it computes with them
 override RAGGED: bool; // whether the last tile has more columns than x
 override NORM: bool;   // whether rows are normalised on their way in; else `norm` is not read
@@ -33,8 +34,6 @@ override GATED: bool;  // whether panels come in pairs, of the gate and of up
 const LANES: u32 = 256u;
 const PARTS: u32 = TILE_COLUMNS / UNIT_COLUMNS; // units of an output in a tile
 const SLOTS: u32 = LANES / 16u / PARTS;
-const MOST: u32 = 32u; // ROWS · PANELS at most
-const JOINED: u32 = 2u; // sums of a lane that are joined at a time: workgroup memory is what a pipeline costs on software
 
 struct Sizes {
   rows: u32,
@@ -59,101 +58,151 @@ struct Sizes {
 @group(0) @binding(3) var<storage, read> norm: array<vec4f>;
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
 
-var<workgroup> partial: array<f32, LANES * JOINED>;
-var<workgroup> scales: array<f32, ROWS>;
+override JOINED: u32 = min(ROWS, 4u); // rows whose sums are joined at a time
+var<workgroup> partial: array<vec4f, LANES * PANELS>; // of up to four rows: first panel, second panel
+var<workgroup> scales: array<f32, 8>;
 
-/// The 16 parts of lane `output`'s sum among those that lie in `partial` from `at` on.
-fn joined(at: u32, output: u32) -> f32 {
+/// The 16 parts of an output's sum for a row among those that lie in `partial` from `at` on.
+fn joined(at: u32, output: u32, row: u32) -> f32 {
   var sum = 0.0;
   for (var slot = 0u; slot < SLOTS; slot++) {
-    for (var k = 0u; k < PARTS; k++) { sum += partial[at + (slot * 16u + output) * PARTS + k]; }
+    for (var k = 0u; k < PARTS; k++) { sum += partial[at + (slot * 16u + output) * PARTS + k][row]; }
   }
   return sum;
+}
+
+/// Four columns of four rows, or fewer, by column.
+struct Four { x: vec4f, y: vec4f, z: vec4f, w: vec4f }
+
+fn rows_at(row: u32, column4: u32) -> Four {
+  var last = vec4f();
+  var second = vec4f();
+  var third = vec4f();
+  let first = x[place_of(row) + column4];
+  if (ROWS > 1u) { second = x[place_of(row + 1u) + column4]; }
+  if (ROWS > 2u) {
+    third = x[place_of(row + 2u) + column4];
+    last = x[place_of(row + 3u) + column4];
+  }
+  return Four(
+    vec4f(first.x, second.x, third.x, last.x),
+    vec4f(first.y, second.y, third.y, last.y),
+    vec4f(first.z, second.z, third.z, last.z),
+    vec4f(first.w, second.w, third.w, last.w),
+  );
+}
+
+/// Where a row begins in x; rows beyond the last are the last again.
+fn place_of(row: u32) -> u32 {
+  return sizes.x_at + min(row, sizes.rows - 1u) * sizes.x_stride4;
+}
+
+fn added(sum: vec4f, w: vec4f, a: Four) -> vec4f {
+  if (ROWS == 1u) { return vec4f(fma(w.w, a.w.x, fma(w.z, a.z.x, fma(w.y, a.y.x, fma(w.x, a.x.x, sum.x)))), sum.yzw); }
+  if (ROWS == 2u) {
+    return vec4f(fma(w.ww, a.w.xy, fma(w.zz, a.z.xy, fma(w.yy, a.y.xy, fma(w.xx, a.x.xy, sum.xy)))), sum.zw);
+  }
+  return fma(w.wwww, a.w, fma(w.zzzz, a.z, fma(w.yyyy, a.y, fma(w.xxxx, a.x, sum))));
+}
+
+fn normed(a: Four, scale: vec4f) -> Four {
+  return Four(a.x * scale.x, a.y * scale.y, a.z * scale.z, a.w * scale.w);
+}
+
+fn squared(a: Four) -> vec4f {
+  return fma(a.w, a.w, fma(a.z, a.z, fma(a.y, a.y, a.x * a.x)));
+}
+
+/// The scales of up to four rows from their sums of squares.
+fn scale_rows(lane: u32, first: u32, squares: vec4f) {
+  workgroupBarrier();
+  partial[lane] = squares;
+  workgroupBarrier();
+  if (lane < JOINED) { scales[first + lane] = 1.0 / sqrt(joined(0u, 0u, lane) / f32(sizes.cols) + sizes.eps); }
+}
+
+/// Joins the sums of up to four rows, from `row` of the workgroup on: 16 results of each row and panel.
+fn finish(lane: u32, first_row: u32, first_panel: u32, row: u32, one: vec4f, two: vec4f) {
+  workgroupBarrier();
+  partial[lane] = one;
+  if (PANELS == 2u) { partial[LANES + lane] = two; }
+  workgroupBarrier();
+  let which = lane / 16u; // row and panel
+  let here = row + which % JOINED;
+  let panel = first_panel + select(which / JOINED, 0u, GATED);
+  let column = panel * 16u + lane % 16u;
+  if (which >= JOINED * select(PANELS, 1u, GATED) || first_row + here >= sizes.rows) { return; }
+  if (panel >= sizes.panels || column >= sizes.outputs) { return; }
+  var scale = 1.0;
+  if (NORM) { scale = scales[here]; }
+  var sum = joined(which / JOINED * LANES, lane % 16u, which % JOINED) * scale;
+  if (GATED) {
+    // e^-z of very negative gates would be infinite, which WGSL may take to be absent: there silu is 0 to all digits.
+    sum = sum / (1.0 + exp(min(-sum, 88.0))) * joined(LANES, lane % 16u, which) * scale;
+  }
+  let place = sizes.out_at + (first_row + here) * sizes.out_stride + column;
+  if (sizes.add == 1u) { out[place] += sum; } else { out[place] = sum; }
 }
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let first_row = group.x * ROWS;
-  let first_panel = group.y * select(PANELS, PANELS / 2u, GATED);
+  let first_panel = group.y * select(PANELS, 1u, GATED);
   let part = lane % PARTS;
   let output = lane / PARTS % 16u;
+  let last_panel = sizes.panels - 1u; // panels beyond the last are the last again
+  let one = (sizes.panel + min(first_panel, last_panel)) * sizes.panel_units;
+  let two = select(sizes.panel + min(first_panel + 1u, last_panel), sizes.up_panel + min(first_panel, last_panel), GATED) * sizes.panel_units;
 
-  var sums: array<f32, MOST>; // (ROWS, PANELS)
-  var squares: array<f32, 8>; // (ROWS)
-  var rows: array<u32, 16>; // where they begin in x; rows and panels beyond the last are the last again
-  for (var r = 0u; r < ROWS; r++) { rows[r] = sizes.x_at + min(first_row + r, sizes.rows - 1u) * sizes.x_stride4; }
-  var panels: array<u32, 4>;
-  for (var p = 0u; p < PANELS; p++) {
-    let place = min(first_panel + select(p, p / 2u, GATED), sizes.panels - 1u);
-    panels[p] = (select(sizes.panel, sizes.up_panel, GATED && p % 2u == 1u) + place) * sizes.panel_units;
-  }
-
+  var one_a = vec4f();
+  var one_b = vec4f();
+  var two_a = vec4f();
+  var two_b = vec4f();
+  var squares_a = vec4f();
+  var squares_b = vec4f();
   for (var first = lane / (16u * PARTS); first < sizes.tiles; first += SLOTS * AHEAD) {
-    var units: array<Unit, 8>; // (AHEAD, PANELS)
+    var ones: array<Unit, 8>;
+    var twos: array<Unit, 8>;
     for (var i = 0u; i < AHEAD; i++) {
       let tile = min(first + i * SLOTS, sizes.tiles - 1u);
-      for (var p = 0u; p < PANELS; p++) { units[i * PANELS + p] = load_unit(panels[p], tile, output, part); }
+      ones[i] = load_unit(one, tile, output, part);
+      if (PANELS == 2u) { twos[i] = load_unit(two, tile, output, part); }
     }
     for (var step = 0u; step < AHEAD; step++) {
       let tile = first + step * SLOTS;
       if (tile >= sizes.tiles) { break; }
       let column4 = (tile * TILE_COLUMNS + part * UNIT_COLUMNS) / 4u;
       for (var i = 0u; i < UNIT_COLUMNS / 4u; i++) {
-        let inside = !RAGGED || column4 + i < sizes.x_stride4;
-        var w: array<vec4f, 4>;
-        for (var p = 0u; p < PANELS; p++) { w[p] = four(units[step * PANELS + p], i); }
+        if (RAGGED && column4 + i >= sizes.x_stride4) { break; }
+        let w = four(ones[step], i);
+        var v = vec4f();
+        if (PANELS == 2u) { v = four(twos[step], i); }
         var scale = vec4f();
-        if (NORM && inside) { scale = norm[column4 + i]; }
-        for (var r = 0u; r < ROWS; r++) {
-          var a = vec4f();
-          if (inside) { a = x[rows[r] + column4 + i]; }
+        if (NORM) { scale = norm[column4 + i]; }
+        var a = rows_at(first_row, column4 + i);
+        if (NORM) {
+          squares_a += squared(a);
+          a = normed(a, scale);
+        }
+        one_a = added(one_a, w, a);
+        if (PANELS == 2u) { two_a = added(two_a, v, a); }
+        if (ROWS == 8u) {
+          var b = rows_at(first_row + 4u, column4 + i);
           if (NORM) {
-            squares[r] += dot(a, a);
-            a *= scale;
+            squares_b += squared(b);
+            b = normed(b, scale);
           }
-          for (var p = 0u; p < PANELS; p++) {
-            let at = r * PANELS + p;
-            sums[at] = fma(w[p].w, a.w, fma(w[p].z, a.z, fma(w[p].y, a.y, fma(w[p].x, a.x, sums[at]))));
-          }
+          one_b = added(one_b, w, b);
+          if (PANELS == 2u) { two_b = added(two_b, v, b); }
         }
       }
     }
   }
 
   if (NORM) {
-    for (var first = 0u; first < ROWS; first += JOINED) {
-      for (var i = 0u; i < JOINED; i++) {
-        if (first + i < ROWS) { partial[i * LANES + lane] = squares[first + i]; }
-      }
-      workgroupBarrier();
-      if (lane < JOINED && first + lane < ROWS) {
-        scales[first + lane] = 1.0 / sqrt(joined(lane * LANES, 0u) / f32(sizes.cols) + sizes.eps);
-      }
-      workgroupBarrier();
-    }
+    scale_rows(lane, 0u, squares_a);
+    if (ROWS == 8u) { scale_rows(lane, 4u, squares_b); }
   }
-
-  // A result is one of 16 outputs of one row and panel: lanes take turns, 16 results of each of JOINED sums at a time.
-  for (var first = 0u; first < ROWS * PANELS; first += JOINED) {
-    for (var i = 0u; i < JOINED; i++) {
-      if (first + i < ROWS * PANELS) { partial[i * LANES + lane] = sums[first + i]; }
-    }
-    workgroupBarrier();
-    let at = first + lane / 16u * select(1u, 2u, GATED);
-    let row = first_row + at / PANELS;
-    let panel = first_panel + select(at % PANELS, at % PANELS / 2u, GATED);
-    let column = panel * 16u + lane % 16u;
-    if (lane < select(16u * JOINED, 16u, GATED) && at < ROWS * PANELS && panel < sizes.panels && row < sizes.rows && column < sizes.outputs) {
-      var scale = 1.0;
-      if (NORM) { scale = scales[at / PANELS]; }
-      var sum = joined(lane / 16u * LANES, lane % 16u) * scale;
-      if (GATED) {
-        // e^-z of very negative gates would be infinite, which WGSL may take to be absent: there silu is 0 to all digits.
-        sum = sum / (1.0 + exp(min(-sum, 88.0))) * joined(LANES, lane) * scale;
-      }
-      let place = sizes.out_at + row * sizes.out_stride + column;
-      if (sizes.add == 1u) { out[place] += sum; } else { out[place] = sum; }
-    }
-    workgroupBarrier();
-  }
+  finish(lane, first_row, first_panel, 0u, one_a, two_a);
+  if (ROWS == 8u) { finish(lane, first_row, first_panel, 4u, one_b, two_b); }
 }

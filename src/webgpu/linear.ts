@@ -5,6 +5,7 @@ import type { Backend, Norm, PreparedBatch, ReadNext, Tensor, Weight } from "../
 import { fail } from "../errors.ts";
 import { GGML_TYPES } from "../formats/gguf.ts";
 import { type GpuBatch, type GpuTensor, placeOf, strideOf } from "./buffers.ts";
+import type { MatrixUnit } from "./device.ts";
 import { floatBits, type Gpu } from "./gpu.ts";
 import type { Kernel } from "./kernels.ts";
 import { layoutOf, PANEL, panelUnits, tilesOf, UNIT_BYTES, type WeightLayout } from "./layout.ts";
@@ -57,37 +58,34 @@ export interface MatrixTile {
   readonly teams: number;
 }
 
+/** What a workgroup of linear_tile.wgsl computes. */
+export interface RowTile {
+  readonly rows: 16 | 32;
+  /** Of outputs: 256 / rows in each; the second one's are up's where there is a gate. */
+  readonly vectors: 1 | 2;
+}
+
 /** The tiles that kernels are made for. */
 export interface Tiling {
-  /** For ever more rows; the last one for any number. */
+  /** For ever more rows. */
   readonly few: readonly FewTile[];
   /** Most samples that `few` computes where there are subgroup matrices. */
   readonly mostFew: number;
-  /** For ever more samples. */
-  readonly matrix: readonly MatrixTile[];
-  /** For a prompt's tokens. */
-  readonly prompt: MatrixTile;
+  /** Workgroups of fewer than this leave a GPU idle: then more subgroups share the columns, or a workgroup has fewer outputs. */
+  readonly enough: number;
 }
 
 export const TILING: Tiling = {
   few: [
-    { rows: 1, panels: 2, ahead: 2 },
+    { rows: 1, panels: 1, ahead: 4 },
     { rows: 2, panels: 2, ahead: 2 },
     { rows: 4, panels: 2, ahead: 2 },
-    { rows: 8, panels: 2, ahead: 1 },
+    { rows: 8, panels: 2, ahead: 2 },
   ],
   mostFew: 4,
-  matrix: [
-    { rights: 1, shares: 8, teams: 1 },
-    { rights: 2, shares: 8, teams: 1 },
-    { rights: 4, shares: 8, teams: 1 },
-    { rights: 4, shares: 4, teams: 2 },
-  ],
-  prompt: { rights: 4, shares: 1, teams: 8 },
+  enough: 256,
 };
 
-/** Rows from which on they are normalised once, and not by every workgroup again. */
-const MANY_ROWS = 9;
 /** The largest piece of a file on its way: the caller's bytes, the queue's copy and the buffer that is packed from. */
 const PIECE_BYTES = 4 << 20;
 const PACK_LANES = 64; // a workgroup of the packing shaders
@@ -122,8 +120,8 @@ export async function createLinear(
   roomFor(widest);
   const ups = gpu.buffer(maxRows * strideOf(hiddenDim) * 4, "activations");
   /** How the forward at hand computes. */
-  let many = false;
-  let tile: MatrixTile | undefined;
+  let kind: "few" | "tile" | "matrix" = "few";
+  let prompt = false;
 
   /** Makes room for rows of so many columns. */
   function roomFor(cols: number): void {
@@ -158,7 +156,24 @@ export async function createLinear(
       constants: matrixHeads.length > 0 ? { ...layout.constants, ...constants } : constants,
     });
   }
-  const rowsOf = ({ rights, teams }: MatrixTile) => (unit?.side ?? 0) * rights * teams;
+  function tileKernel({ layout }: Stack, { rows, vectors }: RowTile, gated: boolean): Kernel {
+    const constants = { ...layout.constants, ROWS: rows, VECTORS: vectors, GATED: Number(gated) };
+    return kernels.now("linear_tile", { heads: [layout.head], constants });
+  }
+
+  /** The tile of so many rows; shares and teams follow from the weight alone, so that they change no row's bits. */
+  function matrixTile(rows: number, outputs: number, { layout }: Stack): MatrixTile {
+    const { side, subgroup } = unit as MatrixUnit;
+    const rights = rows <= side ? 1 : rows <= 2 * side ? 2 : 4;
+    const isNarrow = outputs / (2 * side) < tiling.enough;
+    if (prompt) return { rights: 4, shares: isNarrow ? 4 : 2, teams: isNarrow ? 2 : 4 };
+    // Twice the subgroups need twice the lanes and memory.
+    const unpacked = layout.matrixHeads.length > 0 ? 2 * side * layout.tileColumns * 2 : 0;
+    const doubles =
+      16 * subgroup <= limits.maxComputeInvocationsPerWorkgroup &&
+      16 * (8 * side * side + unpacked) <= limits.maxComputeWorkgroupStorageSize;
+    return { rights, shares: isNarrow && doubles ? 16 : 8, teams: 1 };
+  }
   const matrixSizes = ({ rights, shares, teams }: MatrixTile) => ({
     RIGHTS: rights,
     SHARES: shares,
@@ -247,9 +262,9 @@ export async function createLinear(
   function prepared(x: GpuTensor, norm: Norm | undefined): GpuTensor {
     const weight = norm?.weight as GpuTensor | undefined;
     const eps = floatBits(norm?.eps ?? 0);
-    if (x.form.tiles || (!tile && !weight)) return x;
+    if (x.form.tiles || (kind === "tile" && !weight)) return x;
     const made: GpuTensor = { ...x, buffer: between, first: 0, column: 0, stride: strideOf(x.cols) };
-    if (tile) {
+    if (kind === "matrix") {
       const sizes = [placeOf(x) / 4, x.stride / 4, x.cols, eps];
       gpu.run(weight ? normTiles : plainTiles, [x.buffer, weight?.buffer ?? x.buffer, between], sizes, x.rows);
     } else if (weight) {
@@ -292,32 +307,50 @@ export async function createLinear(
 
   /** out = or += x · Wᵀ, or gate and up joined. norm: of x, where few rows are normalised by each workgroup. */
   function product(x: GpuTensor, norm: Norm | undefined, span: Span, add: 0 | 1): void {
-    const { stack, outputs, out, gated } = span;
-    const few = (!many && tiling.few.find(({ rows }) => rows >= x.rows)) || tiling.few[tiling.few.length - 1];
-    const kernel = tile ? matrixKernel(stack, tile, gated) : fewKernel(stack, few, norm !== undefined, gated);
+    const { stack, out, gated } = span;
+    const { rows } = x;
+    const all = span.panels * PANEL * (gated ? 2 : 1); // outputs
     for (const { buffer, panel, panels, column } of partsOf(span)) {
+      const outputs = panels * PANEL;
       const weights = [panel, panels, panel + panels, stack.panelUnits, stack.tiles, add];
-      const place = placeOf(out) + column;
-      const wanted = panels * (gated ? 2 : 1);
-      if (tile && unit) {
-        const to = gated ? [0, Math.ceil(out.cols / 16)] : [place, out.stride];
-        const sizes = [x.rows, Math.ceil(x.cols / 16), ...to, outputs - column, ...weights];
-        const across = Math.ceil(x.rows / rowsOf(tile));
-        gpu.run(kernel, [buffer, x.buffer, out.buffer], sizes, across, Math.ceil((wanted * PANEL) / (2 * unit.side)));
+      const place = [placeOf(out) + column, out.stride, span.outputs - column];
+      const from = [rows, placeOf(x) / 4, x.stride / 4];
+      if (kind === "matrix" && unit) {
+        const tile = matrixTile(rows, all, stack);
+        const to = gated ? [0, Math.ceil(out.cols / 16), place[2]] : place;
+        const sizes = [rows, Math.ceil(x.cols / 16), ...to, ...weights];
+        const across = Math.ceil(rows / (unit.side * tile.rights * tile.teams));
+        const kernel = matrixKernel(stack, tile, gated);
+        gpu.run(
+          kernel,
+          [buffer, x.buffer, out.buffer],
+          sizes,
+          across,
+          Math.ceil(outputs / (unit.side * (gated ? 1 : 2))),
+        );
+      } else if (kind === "tile") {
+        const height = prompt || rows > 16 ? 32 : 16;
+        const width = 1024 / height; // outputs of a vector
+        const vectors = gated || (height === 32 && (all / 64) * Math.ceil(rows / 32) >= tiling.enough) ? 2 : 1;
+        const kernel = tileKernel(stack, { rows: height, vectors }, gated);
+        const groups = [Math.ceil(rows / height), Math.ceil(outputs / (width * (gated ? 1 : vectors)))];
+        gpu.run(kernel, [buffer, x.buffer, out.buffer], [...from, ...place, ...weights], groups[0], groups[1]);
       } else {
-        const from = [x.rows, placeOf(x) / 4, x.stride / 4, x.cols, floatBits(norm?.eps ?? 0)];
-        const sizes = [...from, place, out.stride, outputs - column, ...weights];
+        const tiles = gated ? tiling.few.map((tile) => ({ ...tile, panels: 2 })) : tiling.few;
+        const tile = tiles.find((tile) => tile.rows >= rows) ?? tiles[tiles.length - 1];
+        const sizes = [...from, x.cols, floatBits(norm?.eps ?? 0), ...place, ...weights];
         const by = (norm?.weight as GpuTensor | undefined)?.buffer ?? x.buffer;
-        const groups = [Math.ceil(x.rows / few.rows), Math.ceil(wanted / few.panels)];
+        const groups = [Math.ceil(rows / tile.rows), Math.ceil(panels / (gated ? 1 : tile.panels))];
+        const kernel = fewKernel(stack, tile, norm !== undefined, gated);
         gpu.run(kernel, [buffer, x.buffer, by, out.buffer], sizes, groups[0], groups[1]);
       }
     }
-    out.form.tiles = gated && tile !== undefined;
+    out.form.tiles = gated && kind === "matrix";
   }
 
   /** x as the forward's products read it, and the norm that is left to them. */
   function input(x: Tensor, norm: Norm | undefined): [x: GpuTensor, norm: Norm | undefined] {
-    return many || tile ? [prepared(x as GpuTensor, norm), undefined] : [x as GpuTensor, norm];
+    return kind === "few" ? [x as GpuTensor, norm] : [prepared(x as GpuTensor, norm), undefined];
   }
 
   return {
@@ -339,11 +372,11 @@ export async function createLinear(
     },
     upload,
     begin(rows, decoding) {
-      const matrix = unit && kernelClass !== "few" && (!decoding || kernelClass === "many" || rows > tiling.mostFew);
-      const enough = tiling.matrix.find((tile) => rowsOf(tile) >= rows);
-      tile = matrix ? (decoding ? (enough ?? tiling.matrix[tiling.matrix.length - 1]) : tiling.prompt) : undefined;
-      many = kernelClass ? kernelClass === "many" : !decoding || rows >= MANY_ROWS;
-      return tile !== undefined;
+      prompt = !decoding;
+      const mostFew = unit ? tiling.mostFew : tiling.few[tiling.few.length - 1].rows;
+      const few = kernelClass ? kernelClass === "few" : decoding && rows <= mostFew;
+      kind = few ? "few" : unit ? "matrix" : "tile";
+      return kind === "matrix";
     },
     embed(table: Weight, batch: PreparedBatch, out: Tensor) {
       const { stack, firstPanel } = table as GpuWeight;
