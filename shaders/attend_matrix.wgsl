@@ -38,6 +38,12 @@ override ROWS: u32 = RIGHTS * SIDE;
 override ACROSS: u32 = D16 / SIDE; // matrices of dimensions, at most 16
 override BOTH: bool = ACROSS > SUBGROUPS; // whether a subgroup has two of them
 override SHARES: u32 = max(1, SUBGROUPS / ACROSS); // subgroups that share a step's tokens for the same dimensions
+override EACH: u32 = SUBGROUPS / SHARES; // matrices of tokens that each of them has
+// Rows in workgroup memory, set off against each other so that loads of neighbouring rows meet different banks.
+override QUERY: u32 = D16 + 8;
+override WEIGHT: u32 = STEP + 8;
+override SCORE: u32 = STEP + 4;
+override SUM: u32 = D16 + 4;
 const LEAST = -1e30;
 const SLACK = 8.0; // e^8 is well within 16 bits
 
@@ -50,50 +56,58 @@ struct Sizes { q_at: u32, q_stride: u32, capacity: u32, slice: u32 }
 @group(0) @binding(4) var<storage, read_write> values: array<u32>;
 @group(0) @binding(5) var<storage, read_write> lse: array<f32>;
 
-var<workgroup> queries: array<f16, ROWS * D16>; // (row, dimension)
-var<workgroup> scores: array<f32, ROWS * max(STEP, D16)>; // (row, token); between steps sums (share, row, dimension)
-var<workgroup> weights: array<f16, ROWS * STEP>; // (row, token)
+var<workgroup> queries: array<f16, ROWS * QUERY>; // (row, dimension)
+var<workgroup> scores: array<f32, ROWS * max(SCORE, SHARES * SUM)>; // (row, token); between steps sums (share, row, dimension)
+var<workgroup> weights: array<f16, ROWS * WEIGHT>; // (row, token)
 var<workgroup> references: array<f32, ROWS>;
 var<workgroup> totals: array<f32, ROWS>;
 var<workgroup> shrinks: array<f32, ROWS>;
 var<workgroup> moved: u32; // the last step in which a reference moved
-var<private> kv_head: u32;
-var<private> last_token: u32;
+var<workgroup> blocks: array<u32, 2 * STEP / 32>; // where this step's blocks and the next one's have the KV head
 
 /// Where the tile begins that has a token and a dimension of K; that of V is 32 · D16 on.
 fn tile_of(token: u32, dim: u32) -> u32 {
-  let block = batch[batch[5] + min(token, last_token) / 32];
-  return (block * N_KV_HEADS + kv_head) * 64 * D16 + (token % 32 / 16 * (D16 / 16) + dim / 16) * 256;
+  return blocks[token / 32 % (2 * STEP / 32)] + (token % 32 / 16 * (D16 / 16) + dim / 16) * 256;
 }
 
-/// SIDE tokens × SIDE dimensions of K.
-fn keys(token: u32, dim: u32) -> Left {
-  return subgroupMatrixLoad<Left, row_major>(&kv, tile_of(token, dim) + token % 16 * 16 + dim % 16, 16);
+/// SIDE tokens × SIDE dimensions of K, of a token's tiles. Dimensions beyond the last are the last again.
+fn keys(tiles: u32, token: u32, dim: u32) -> Left {
+  let d = min(dim, D16 - SIDE);
+  return subgroupMatrixLoad<Left, row_major>(&kv, tiles + d / 16 * 256 + token % 16 * 16 + d % 16, 16);
 }
 
-/// SIDE dimensions × SIDE tokens of V.
-fn values_of(token: u32, dim: u32) -> Left {
+/// SIDE dimensions × SIDE tokens of V. Tokens beyond the step's last are the last again.
+fn values_of(step: u32, t: u32, dim: u32) -> Left {
+  let token = step + min(t, STEP - SIDE);
   return subgroupMatrixLoad<Left, row_major>(&kv, tile_of(token, dim) + 32 * D16 + dim % 16 * 16 + token % 16, 16);
+}
+
+fn query(row: u32, dim: u32) -> Right {
+  return subgroupMatrixLoad<Right, col_major>(&queries, row * QUERY + min(dim, D16 - SIDE), QUERY);
+}
+
+fn weight(row: u32, t: u32) -> Right {
+  return subgroupMatrixLoad<Right, col_major>(&weights, row * WEIGHT + min(t, STEP - SIDE), WEIGHT);
 }
 
 /// Scales a subgroup's sums of the dimensions from `dim` on by how far their rows' references moved. All subgroups come here.
 fn scaled(sums: Result, share: u32, dim: u32, row: u32, is_used: bool, lane: u32) -> Result {
-  let at = (share * ROWS + row) * D16 + dim;
-  if (is_used) { subgroupMatrixStore<col_major>(&scores, at, sums, D16); }
+  let at = (share * ROWS + row) * SUM + dim;
+  if (is_used) { subgroupMatrixStore<col_major>(&scores, at, sums, SUM); }
   workgroupBarrier();
   if (is_used) {
-    for (var i = lane; i < SIDE * SIDE; i += SUBGROUP) { scores[at + i / SIDE * D16 + i % SIDE] *= shrinks[row + i / SIDE]; }
+    for (var i = lane; i < SIDE * SIDE; i += SUBGROUP) { scores[at + i / SIDE * SUM + i % SIDE] *= shrinks[row + i / SIDE]; }
   }
   workgroupBarrier();
   var result = sums;
-  if (is_used) { result = subgroupMatrixLoad<Result, col_major>(&scores, at, D16); }
+  if (is_used) { result = subgroupMatrixLoad<Result, col_major>(&scores, at, SUM); }
   workgroupBarrier();
   return result;
 }
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane: u32) {
-  kv_head = id.x;
+  let kv_head = id.x;
   let subgroup = lane / SUBGROUP;
   let seat = lane % SUBGROUP;
   let first_row = id.z * ROWS;
@@ -104,7 +118,12 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     begin = 0;
     end = batch[1] + (min(first_row + ROWS, all_rows) - 1) / GROUP + 1;
   }
-  last_token = end - 1;
+  // Blocks beyond the last are the last again.
+  let last_block = (end - 1) / 32;
+  if (lane < STEP / 32) {
+    let block = begin / 32 + lane;
+    blocks[block % (2 * STEP / 32)] = (batch[batch[5] + min(block, last_block)] * N_KV_HEADS + kv_head) * 64 * D16;
+  }
 
   let root = 1.0 / sqrt(f32(HEAD_DIM));
   for (var i = lane; i < ROWS * D16; i += LANES) {
@@ -114,7 +133,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     if (row < all_rows && dim < HEAD_DIM) {
       x = q[sizes.q_at + row / GROUP * sizes.q_stride + (kv_head * GROUP + row % GROUP) * HEAD_DIM + dim] * root;
     }
-    queries[i] = f16(clamp(x, -65504.0, 65504.0));
+    queries[i / D16 * QUERY + dim] = f16(clamp(x, -65504.0, 65504.0));
   }
   for (var i = lane; i < ROWS; i += LANES) {
     references[i] = LEAST;
@@ -136,24 +155,43 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     let token = step + subgroup * SIDE;
     var scores_0 = Result();
     var scores_1 = Result();
-    for (var d = 0u; d < D16; d += SIDE) {
-      let k = keys(token, d);
-      scores_0 = subgroupMatrixMultiplyAccumulate(k, subgroupMatrixLoad<Right, col_major>(&queries, d, D16), scores_0);
-      if (RIGHTS > 1) {
-        scores_1 = subgroupMatrixMultiplyAccumulate(k, subgroupMatrixLoad<Right, col_major>(&queries, SIDE * D16 + d, D16), scores_1);
+    let tiles = tile_of(token, 0);
+    // Four loads at a time, so that they need not wait for one another.
+    for (var d = 0u; d < D16; d += 4 * SIDE) {
+      let k_0 = keys(tiles, token, d);
+      let k_1 = keys(tiles, token, d + SIDE);
+      let k_2 = keys(tiles, token, d + 2 * SIDE);
+      let k_3 = keys(tiles, token, d + 3 * SIDE);
+      scores_0 = subgroupMatrixMultiplyAccumulate(k_0, query(0, d), scores_0);
+      if (RIGHTS > 1) { scores_1 = subgroupMatrixMultiplyAccumulate(k_0, query(SIDE, d), scores_1); }
+      if (d + SIDE < D16) {
+        scores_0 = subgroupMatrixMultiplyAccumulate(k_1, query(0, d + SIDE), scores_0);
+        if (RIGHTS > 1) { scores_1 = subgroupMatrixMultiplyAccumulate(k_1, query(SIDE, d + SIDE), scores_1); }
+      }
+      if (d + 2 * SIDE < D16) {
+        scores_0 = subgroupMatrixMultiplyAccumulate(k_2, query(0, d + 2 * SIDE), scores_0);
+        if (RIGHTS > 1) { scores_1 = subgroupMatrixMultiplyAccumulate(k_2, query(SIDE, d + 2 * SIDE), scores_1); }
+      }
+      if (d + 3 * SIDE < D16) {
+        scores_0 = subgroupMatrixMultiplyAccumulate(k_3, query(0, d + 3 * SIDE), scores_0);
+        if (RIGHTS > 1) { scores_1 = subgroupMatrixMultiplyAccumulate(k_3, query(SIDE, d + 3 * SIDE), scores_1); }
       }
     }
-    subgroupMatrixStore<col_major>(&scores, subgroup * SIDE, scores_0, STEP);
-    if (RIGHTS > 1) { subgroupMatrixStore<col_major>(&scores, SIDE * STEP + subgroup * SIDE, scores_1, STEP); }
+    subgroupMatrixStore<col_major>(&scores, subgroup * SIDE, scores_0, SCORE);
+    if (RIGHTS > 1) { subgroupMatrixStore<col_major>(&scores, SIDE * SCORE + subgroup * SIDE, scores_1, SCORE); }
     workgroupBarrier();
 
-    // 2. Their exponentials, some rows a subgroup.
+    // 2. Their exponentials, some rows a subgroup; and where the next step's blocks are.
+    if (lane < STEP / 32) {
+      let block = (step + STEP) / 32 + lane;
+      blocks[block % (2 * STEP / 32)] = (batch[batch[5] + min(block, last_block)] * N_KV_HEADS + kv_head) * 64 * D16;
+    }
     for (var row = subgroup; row < ROWS; row += SUBGROUPS) {
       var seen = end;
       if (CAUSAL) { seen = min(end, batch[1] + (first_row + row) / GROUP + 1); }
       var most = LEAST;
       for (var t = seat; t < STEP; t += SUBGROUP) {
-        if (step + t < seen) { most = max(most, scores[row * STEP + t]); }
+        if (step + t < seen) { most = max(most, scores[row * SCORE + t]); }
       }
       most = subgroupMax(most);
       var reference = references[row];
@@ -165,9 +203,9 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
       var total = 0.0;
       for (var t = seat; t < STEP; t += SUBGROUP) {
         var weight = 0.0;
-        if (step + t < seen) { weight = exp(scores[row * STEP + t] - reference); }
+        if (step + t < seen) { weight = exp(scores[row * SCORE + t] - reference); }
         total += weight;
-        weights[row * STEP + t] = f16(weight);
+        weights[row * WEIGHT + t] = f16(weight);
       }
       total = subgroupAdd(total);
       if (seat == 0) {
@@ -188,29 +226,44 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
       }
     }
     if (has_one) {
-      for (var t = share * SIDE; t < STEP; t += SHARES * SIDE) {
-        if (step + t >= end) { break; }
-        let v = values_of(step + t, dim);
-        let w = subgroupMatrixLoad<Right, col_major>(&weights, t, STEP);
-        one_0 = subgroupMatrixMultiplyAccumulate(v, w, one_0);
-        if (has_two) { two_0 = subgroupMatrixMultiplyAccumulate(values_of(step + t, dim + SUBGROUPS * SIDE), w, two_0); }
-        if (RIGHTS > 1) {
-          let w = subgroupMatrixLoad<Right, col_major>(&weights, SIDE * STEP + t, STEP);
-          one_1 = subgroupMatrixMultiplyAccumulate(v, w, one_1);
-          if (has_two) { two_1 = subgroupMatrixMultiplyAccumulate(values_of(step + t, dim + SUBGROUPS * SIDE), w, two_1); }
+      let next = SHARES * SIDE;
+      for (var i = 0u; i < EACH; i += 4) {
+        let t = (share + i * SHARES) * SIDE;
+        let v_0 = values_of(step, t, dim);
+        let v_1 = values_of(step, t + next, dim);
+        let v_2 = values_of(step, t + 2 * next, dim);
+        let v_3 = values_of(step, t + 3 * next, dim);
+        one_0 = subgroupMatrixMultiplyAccumulate(v_0, weight(0, t), one_0);
+        if (RIGHTS > 1) { one_1 = subgroupMatrixMultiplyAccumulate(v_0, weight(SIDE, t), one_1); }
+        if (EACH > 1) {
+          one_0 = subgroupMatrixMultiplyAccumulate(v_1, weight(0, t + next), one_0);
+          if (RIGHTS > 1) { one_1 = subgroupMatrixMultiplyAccumulate(v_1, weight(SIDE, t + next), one_1); }
         }
+        if (EACH > 2) {
+          one_0 = subgroupMatrixMultiplyAccumulate(v_2, weight(0, t + 2 * next), one_0);
+          if (RIGHTS > 1) { one_1 = subgroupMatrixMultiplyAccumulate(v_2, weight(SIDE, t + 2 * next), one_1); }
+          one_0 = subgroupMatrixMultiplyAccumulate(v_3, weight(0, t + 3 * next), one_0);
+          if (RIGHTS > 1) { one_1 = subgroupMatrixMultiplyAccumulate(v_3, weight(SIDE, t + 3 * next), one_1); }
+        }
+      }
+    }
+    if (has_two) {
+      for (var t = 0u; t < STEP; t += SIDE) {
+        let v = values_of(step, t, dim + SUBGROUPS * SIDE);
+        two_0 = subgroupMatrixMultiplyAccumulate(v, weight(0, t), two_0);
+        if (RIGHTS > 1) { two_1 = subgroupMatrixMultiplyAccumulate(v, weight(SIDE, t), two_1); }
       }
     }
   }
 
   workgroupBarrier();
   if (has_one) {
-    subgroupMatrixStore<col_major>(&scores, share * ROWS * D16 + dim, one_0, D16);
-    if (RIGHTS > 1) { subgroupMatrixStore<col_major>(&scores, (share * ROWS + SIDE) * D16 + dim, one_1, D16); }
+    subgroupMatrixStore<col_major>(&scores, share * ROWS * SUM + dim, one_0, SUM);
+    if (RIGHTS > 1) { subgroupMatrixStore<col_major>(&scores, (share * ROWS + SIDE) * SUM + dim, one_1, SUM); }
   }
   if (has_two) {
-    subgroupMatrixStore<col_major>(&scores, dim + SUBGROUPS * SIDE, two_0, D16);
-    if (RIGHTS > 1) { subgroupMatrixStore<col_major>(&scores, SIDE * D16 + dim + SUBGROUPS * SIDE, two_1, D16); }
+    subgroupMatrixStore<col_major>(&scores, dim + SUBGROUPS * SIDE, two_0, SUM);
+    if (RIGHTS > 1) { subgroupMatrixStore<col_major>(&scores, SIDE * SUM + dim + SUBGROUPS * SIDE, two_1, SUM); }
   }
   workgroupBarrier();
   for (var i = lane; i < ROWS * (D16 / 2); i += LANES) {
@@ -220,7 +273,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     if (row >= all_rows || d >= HEAD_DIM) { continue; }
     var sum = vec2f(0.0);
     for (var s = 0u; s < SHARES; s++) {
-      let at = (s * ROWS + here) * D16 + d;
+      let at = (s * ROWS + here) * SUM + d;
       sum += vec2f(scores[at], scores[at + 1]);
     }
     sum /= totals[here];

@@ -4,9 +4,9 @@
 //   weights  packed panels of 16 outputs (src/webgpu/layout.ts); the head unpacks them
 //   x        (rows, x_stride4) vec4f, pad columns zero     norm  (x_stride4) vec4f     out  (rows, out_stride) f32
 //
-// A workgroup computes PANELS panels for ROWS rows. A lane keeps to one of a panel's 16 outputs and to every SLOTS-th tile of
-// its columns, so consecutive lanes read consecutive units; the 16 partial sums of an output are joined at the end. The order of
-// sums depends on the weight alone, never on ROWS, PANELS or the number of rows: a row computes the same bits in any company.
+// A workgroup computes OUTPUTS of a panel, or of two, for ROWS rows. A lane keeps to one of them and to every SLOTS-th tile of its
+// columns, so consecutive lanes read consecutive units; an output's partial sums are joined at the end. The order of sums depends
+// on the weight alone, never on ROWS, PANELS or the number of rows: a row computes the same bits in any company.
 // Sums have names and are no array: compilers keep arrays in slow memory.
 
 // head
@@ -26,6 +26,7 @@ fn four(unit: Unit, i: u32) -> vec4f {
 
 override ROWS: u32; // 1, 2, 4 or 8
 override PANELS: u32; // 1 or 2
+override OUTPUTS: u32; // 16, or fewer where there are few panels
 override AHEAD: u32;    // tiles of each panel that a lane loads before it computes with them
 override RAGGED: bool; // whether the last tile has more columns than x
 override NORM: bool;   // whether rows are normalised on their way in; else `norm` is not read
@@ -33,7 +34,7 @@ override GATED: bool;  // whether panels come in pairs, of the gate and of up
 
 const LANES: u32 = 256u;
 const PARTS: u32 = TILE_COLUMNS / UNIT_COLUMNS; // units of an output in a tile
-const SLOTS: u32 = LANES / 16u / PARTS;
+override SLOTS: u32 = LANES / OUTPUTS / PARTS;
 
 struct Sizes {
   rows: u32,
@@ -62,24 +63,23 @@ override JOINED: u32 = min(ROWS, 4u); // rows whose sums are joined at a time
 var<workgroup> partial: array<vec4f, LANES * PANELS>; // of up to four rows: first panel, second panel
 var<workgroup> scales: array<f32, 8>;
 
-/// The 16 parts of an output's sum for a row among those that lie in `partial` from `at` on.
+/// The parts of an output's sum for a row among those that lie in `partial` from `at` on.
 fn joined(at: u32, output: u32, row: u32) -> f32 {
   var sum = 0.0;
   for (var slot = 0u; slot < SLOTS; slot++) {
-    for (var k = 0u; k < PARTS; k++) { sum += partial[at + (slot * 16u + output) * PARTS + k][row]; }
+    for (var k = 0u; k < PARTS; k++) { sum += partial[at + (slot * OUTPUTS + output) * PARTS + k][row]; }
   }
   return sum;
 }
 
-/// Four columns of four rows, or fewer, by column.
+/// Four columns of four rows, or of two, by column.
 struct Four { x: vec4f, y: vec4f, z: vec4f, w: vec4f }
 
 fn rows_at(row: u32, column4: u32) -> Four {
   var last = vec4f();
-  var second = vec4f();
   var third = vec4f();
   let first = x[place_of(row) + column4];
-  if (ROWS > 1u) { second = x[place_of(row + 1u) + column4]; }
+  let second = x[place_of(row + 1u) + column4];
   if (ROWS > 2u) {
     third = x[place_of(row + 2u) + column4];
     last = x[place_of(row + 3u) + column4];
@@ -98,10 +98,6 @@ fn place_of(row: u32) -> u32 {
 }
 
 fn added(sum: vec4f, w: vec4f, a: Four) -> vec4f {
-  if (ROWS == 1u) { return vec4f(fma(w.w, a.w.x, fma(w.z, a.z.x, fma(w.y, a.y.x, fma(w.x, a.x.x, sum.x)))), sum.yzw); }
-  if (ROWS == 2u) {
-    return vec4f(fma(w.ww, a.w.xy, fma(w.zz, a.z.xy, fma(w.yy, a.y.xy, fma(w.xx, a.x.xy, sum.xy)))), sum.zw);
-  }
   return fma(w.wwww, a.w, fma(w.zzzz, a.z, fma(w.yyyy, a.y, fma(w.xxxx, a.x, sum))));
 }
 
@@ -121,24 +117,23 @@ fn scale_rows(lane: u32, first: u32, squares: vec4f) {
   if (lane < JOINED) { scales[first + lane] = 1.0 / sqrt(joined(0u, 0u, lane) / f32(sizes.cols) + sizes.eps); }
 }
 
-/// Joins the sums of up to four rows, from `row` of the workgroup on: 16 results of each row and panel.
-fn finish(lane: u32, first_row: u32, first_panel: u32, row: u32, one: vec4f, two: vec4f) {
+/// Joins the sums of up to four rows, from `row` of the workgroup on: OUTPUTS results of each row and panel.
+fn finish(lane: u32, first_row: u32, first_output: u32, row: u32, one: vec4f, two: vec4f) {
   workgroupBarrier();
   partial[lane] = one;
   if (PANELS == 2u) { partial[LANES + lane] = two; }
   workgroupBarrier();
-  let which = lane / 16u; // row and panel
+  let which = lane / OUTPUTS; // row and panel
   let here = row + which % JOINED;
-  let panel = first_panel + select(which / JOINED, 0u, GATED);
-  let column = panel * 16u + lane % 16u;
+  let column = first_output + select(which / JOINED, 0u, GATED) * 16u + lane % OUTPUTS;
   if (which >= JOINED * select(PANELS, 1u, GATED) || first_row + here >= sizes.rows) { return; }
-  if (panel >= sizes.panels || column >= sizes.outputs) { return; }
+  if (column >= min(sizes.outputs, sizes.panels * 16u)) { return; }
   var scale = 1.0;
   if (NORM) { scale = scales[here]; }
-  var sum = joined(which / JOINED * LANES, lane % 16u, which % JOINED) * scale;
+  var sum = joined(which / JOINED * LANES, lane % OUTPUTS, which % JOINED) * scale;
   if (GATED) {
     // e^-z of very negative gates would be infinite, which WGSL may take to be absent: there silu is 0 to all digits.
-    sum = sum / (1.0 + exp(min(-sum, 88.0))) * joined(LANES, lane % 16u, which) * scale;
+    sum = sum / (1.0 + exp(min(-sum, 88.0))) * joined(LANES, lane % OUTPUTS, which) * scale;
   }
   let place = sizes.out_at + (first_row + here) * sizes.out_stride + column;
   if (sizes.add == 1u) { out[place] += sum; } else { out[place] = sum; }
@@ -147,9 +142,10 @@ fn finish(lane: u32, first_row: u32, first_panel: u32, row: u32, one: vec4f, two
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let first_row = group.x * ROWS;
-  let first_panel = group.y * select(PANELS, 1u, GATED);
+  let first_output = group.y / (16u / OUTPUTS) * 16u * select(PANELS, 1u, GATED) + group.y % (16u / OUTPUTS) * OUTPUTS;
+  let first_panel = first_output / 16u;
   let part = lane % PARTS;
-  let output = lane / PARTS % 16u;
+  let output = first_output % 16u + lane / PARTS % OUTPUTS;
   let last_panel = sizes.panels - 1u; // panels beyond the last are the last again
   let one = (sizes.panel + min(first_panel, last_panel)) * sizes.panel_units;
   let two = select(sizes.panel + min(first_panel + 1u, last_panel), sizes.up_panel + min(first_panel, last_panel), GATED) * sizes.panel_units;
@@ -160,7 +156,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   var two_b = vec4f();
   var squares_a = vec4f();
   var squares_b = vec4f();
-  for (var first = lane / (16u * PARTS); first < sizes.tiles; first += SLOTS * AHEAD) {
+  for (var first = lane / (OUTPUTS * PARTS); first < sizes.tiles; first += SLOTS * AHEAD) {
     var ones: array<Unit, 8>;
     var twos: array<Unit, 8>;
     for (var i = 0u; i < AHEAD; i++) {
@@ -179,6 +175,16 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         if (PANELS == 2u) { v = four(twos[step], i); }
         var scale = vec4f();
         if (NORM) { scale = norm[column4 + i]; }
+        if (ROWS == 1u) {
+          var a = x[place_of(first_row) + column4 + i];
+          if (NORM) {
+            squares_a.x += dot(a, a);
+            a *= scale;
+          }
+          one_a.x = fma(w.w, a.w, fma(w.z, a.z, fma(w.y, a.y, fma(w.x, a.x, one_a.x))));
+          if (PANELS == 2u) { two_a.x = fma(v.w, a.w, fma(v.z, a.z, fma(v.y, a.y, fma(v.x, a.x, two_a.x)))); }
+          continue;
+        }
         var a = rows_at(first_row, column4 + i);
         if (NORM) {
           squares_a += squared(a);
@@ -203,6 +209,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     scale_rows(lane, 0u, squares_a);
     if (ROWS == 8u) { scale_rows(lane, 4u, squares_b); }
   }
-  finish(lane, first_row, first_panel, 0u, one_a, two_a);
-  if (ROWS == 8u) { finish(lane, first_row, first_panel, 4u, one_b, two_b); }
+  finish(lane, first_row, first_output, 0u, one_a, two_a);
+  if (ROWS == 8u) { finish(lane, first_row, first_output, 4u, one_b, two_b); }
 }

@@ -39,6 +39,8 @@ const { values } = parseArgs({
   },
 });
 
+const WARM_UP_MS = 300;
+
 interface Line {
   shape: string;
   type: string;
@@ -91,7 +93,8 @@ async function measure(
   let step: () => Promise<void>;
   try {
     step = await engine.step(context, n, decLen, path);
-    for (let i = 0; i < 3; i++) await step();
+    // A GPU that was idle takes a while to come to its full clock.
+    for (const began = performance.now(); performance.now() - began < WARM_UP_MS; ) await step();
   } catch (error) {
     console.log(`context ${context}, n ${n}, ${path}: ${(error as Error).message}`);
     return undefined;

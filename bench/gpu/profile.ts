@@ -24,6 +24,12 @@ export function profile(device: GPUDevice): Profile {
     labels.set(pipeline, descriptor.label ?? "?");
     return pipeline;
   };
+  const createNow = device.createComputePipeline.bind(device);
+  device.createComputePipeline = (descriptor) => {
+    const pipeline = createNow(descriptor);
+    labels.set(pipeline, descriptor.label ?? "?");
+    return pipeline;
+  };
   const self: Profile = {
     on: false,
     async take() {

@@ -117,7 +117,9 @@ export async function createAttention(gpu: Gpu, shape: Shape, _maxRows: number, 
     const heads_ = [side === 8 ? "matrix_8" : undefined];
     const made = async (rights: number, CAUSAL: 0 | 1) => {
       const rows = rights * side;
-      const bytes = rows * (2 * padded + 4 * Math.max(8 * side, padded) + 2 * 8 * side + 12) + 16;
+      const shares = Math.max(1, Math.floor((8 * side) / padded));
+      const sums = 4 * Math.max(8 * side + 4, shares * (padded + 4));
+      const bytes = rows * (2 * (padded + 8) + 2 * (8 * side + 8) + sums + 12) + 64;
       if (bytes > workgroupBytes) return undefined;
       const constants = { ...heads, SUBGROUP: unit.subgroup, RIGHTS: rights, CAUSAL };
       const kernel = await kernels.tryGet("attend_matrix", { heads: heads_, constants });

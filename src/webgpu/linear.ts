@@ -73,6 +73,8 @@ export interface Tiling {
   readonly mostFew: number;
   /** Workgroups of fewer than this leave a GPU idle: then more subgroups share the columns, or a workgroup has fewer outputs. */
   readonly enough: number;
+  /** Likewise of `few`. */
+  readonly enoughFew: number;
 }
 
 export const TILING: Tiling = {
@@ -84,6 +86,7 @@ export const TILING: Tiling = {
   ],
   mostFew: 4,
   enough: 256,
+  enoughFew: 512,
 };
 
 /** The largest piece of a file on its way: the caller's bytes, the queue's copy and the buffer that is packed from. */
@@ -142,8 +145,14 @@ export async function createLinear(
   }
 
   /** The kernel of a stack's products; they are compiled when first used. */
-  function fewKernel({ layout, ragged }: Stack, tile: FewTile, normed: boolean, gated: boolean): Kernel {
-    const sizes = { ROWS: tile.rows, PANELS: tile.panels, AHEAD: tile.ahead };
+  function fewKernel(
+    { layout, ragged }: Stack,
+    tile: FewTile,
+    outputs: number,
+    normed: boolean,
+    gated: boolean,
+  ): Kernel {
+    const sizes = { ROWS: tile.rows, PANELS: tile.panels, AHEAD: tile.ahead, OUTPUTS: outputs };
     const kind = { RAGGED: Number(ragged), NORM: Number(normed), GATED: Number(gated) };
     return kernels.now("linear", { heads: [layout.head], constants: { ...layout.constants, ...sizes, ...kind } });
   }
@@ -340,8 +349,10 @@ export async function createLinear(
         const tile = tiles.find((tile) => tile.rows >= rows) ?? tiles[tiles.length - 1];
         const sizes = [...from, x.cols, floatBits(norm?.eps ?? 0), ...place, ...weights];
         const by = (norm?.weight as GpuTensor | undefined)?.buffer ?? x.buffer;
-        const groups = [Math.ceil(rows / tile.rows), Math.ceil(panels / (gated ? 1 : tile.panels))];
-        const kernel = fewKernel(stack, tile, norm !== undefined, gated);
+        // By the whole weight, so that it changes no bits.
+        const share = [1, 2, 4].find((share) => share * span.panels >= tiling.enoughFew) ?? 4; // of a panel
+        const groups = [Math.ceil(rows / tile.rows), Math.ceil(panels / (gated ? 1 : tile.panels)) * share];
+        const kernel = fewKernel(stack, tile, PANEL / share, norm !== undefined, gated);
         gpu.run(kernel, [buffer, x.buffer, by, out.buffer], sizes, groups[0], groups[1]);
       }
     }
