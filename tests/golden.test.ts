@@ -7,7 +7,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { type LoadOptions, load, type Message, type Model } from "../src/index.ts";
 import { gpuFor, isSoftware, thorough } from "./support/gpu.ts";
-import { newRandom } from "./support/random.ts";
+import { halves, newRandom } from "./support/random.ts";
 import { type RandomModelOptions, randomModel } from "./support/random-model.ts";
 import { loadReference, logSoftmax } from "./support/reference.ts";
 import { asF32, REQUANTISED } from "./support/requantised.ts";
@@ -25,11 +25,13 @@ interface Place {
   readonly share: boolean;
   /** Tokens of the longest prompts that do not take too long. */
   readonly longest: number;
-  /** Largest difference: float weights; quantised weights; tiny checkpoints. */
+  /** What the cache makes of K and V. */
+  readonly keep?: (x: Float64Array) => Float64Array;
+  /** Largest difference of random models with float and with quantised weights, to the oracle with such a cache. */
   readonly float: number;
   readonly quantised: number;
-  readonly tiny: number;
-  /** SmolLM2: of all prompt and greedy tokens, against float32. */
+  /** Tiny checkpoints and SmolLM2: of all prompt and greedy tokens, to float32 throughout. */
+  readonly tiny: { readonly mean: number; readonly worst: number };
   readonly smol: { readonly mean: number; readonly worst: number };
   /** A gap between SmolLM2's two best logits above which the best cannot change. */
   readonly clearGap: number;
@@ -43,7 +45,7 @@ const WASM: Place = {
   longest: Infinity,
   float: 1e-4,
   quantised: 2e-3, // activations in 16 bits
-  tiny: 2e-4,
+  tiny: { mean: 2e-5, worst: 2e-4 },
   smol: { mean: 6e-4, worst: 0.015 }, // measured on the Q4_1 file: 2.6e-4 and 4.9e-3
   clearGap: 0.02,
 };
@@ -55,9 +57,11 @@ const WEBGPU: Place | undefined = gpu && {
   exact: false,
   share: isSoftware(gpu) && !thorough,
   longest: isSoftware(gpu) ? 60 : Infinity,
-  float: 0.01,
-  quantised: 0.01,
-  tiny: 0.01,
+  // Here and there a number falls to the other side of a rounding to 16 bits than the oracle's.
+  keep: (x) => Float64Array.from(halves(x)),
+  float: 2e-3,
+  quantised: 2e-3,
+  tiny: { mean: 2e-3, worst: 0.015 },
   smol: { mean: 2e-3, worst: 0.03 },
   clearGap: 0.05,
 };
@@ -107,7 +111,7 @@ const RANDOM: { name: string; weights: "float" | "quantised"; few?: boolean; opt
       name: `${type}`,
       weights: "quantised" as const,
       few: true,
-      options: { type, dim: 256, nHeads: 8, nKvHeads: 2, hiddenDim: 512 },
+      options: { type, dim: 256, nHeads: 8, nKvHeads: 2, hiddenDim: 512, nLayers: 1 },
     },
     {
       name: `${type}, tied`,
@@ -141,7 +145,7 @@ const randomCases = PLACES.flatMap((place) =>
 for (const { place, name, weights, options } of randomCases)
   test(`random model on ${place.name}: ${name}`, async () => {
     const file = randomModel({ ...options, seed: 3 });
-    const reference = loadReference(file);
+    const reference = loadReference(file, place.keep);
     const model = await load(file, place.options);
     const bound = place[weights];
     const random = newRandom(11);
@@ -227,31 +231,31 @@ if (data === undefined || !existsSync(`${data}/golden/tiny`)) {
       const model = await load(`${data}/golden/tiny/${folder}/${file}`, place.options);
       const { cases }: { cases: TinyCase[] } = readJson(`${data}/golden/tiny/${folder}/${golden}`);
       assert.is(cases.length, 3);
-      let worst = 0;
-      const compare = (got: number, want: number) => {
-        const difference = Math.abs(got - want);
-        assert.ok(difference <= place.tiny, `log-probability ${got}, expected ${want} ± ${place.tiny}`);
-        worst = Math.max(worst, difference);
-      };
+      const tally = newTally();
       for (const c of cases) {
         const { logprobs, top } = await model.score(c.ids, { logprobs: 1 });
         assert.is(logprobs.length, c.token_logprobs.length);
-        for (const [j, want] of c.token_logprobs.entries()) {
-          compare(logprobs[j], want);
-          assert.is(top![j][0].tokenId, c.argmax[j], `best after token ${j}`);
-        }
+        tally.add(logprobs, c.token_logprobs);
+        for (const [j, { 0: best }] of top!.entries()) assert.is(best.tokenId, c.argmax[j], `best after token ${j}`);
         const want = place.share ? c.greedy.slice(0, 6) : c.greedy;
         const call = { temperature: 0, maxTokens: want.length, logprobs: c.last_logits.length, ignoreEos: true };
         const [choice] = (await model.generate(c.ids, call)).choices;
         assert.equal([...choice.tokenIds], want);
-        for (const { tokenId, logprob } of choice.logprobs![0].top)
-          compare(logprob, c.last_logits[tokenId] - c.logsumexp.at(-1)!);
+        const { top: all } = choice.logprobs![0];
+        tally.add(
+          all.map(({ logprob }) => logprob),
+          all.map(({ tokenId }) => c.last_logits[tokenId] - c.logsumexp.at(-1)!),
+        );
       }
       model.dispose();
-      found.push(`${folder} ${file} on ${place.name} ${worst.toExponential(1)}`);
+      const { mean, worst } = tally.figures();
+      found.push(`${folder} ${file} on ${place.name} ${mean.toExponential(1)}, ${worst.toExponential(1)}`);
+      assert.ok(mean <= place.tiny.mean && worst <= place.tiny.worst, `mean ${mean}, worst ${worst}`);
     });
   }
-  test.after(() => console.log(`\nmeasured: tiny checkpoints, worst |Δ log-probability|: ${found.join(", ")}`));
+  test.after(() =>
+    console.log(`\nmeasured: tiny checkpoints, |Δ log-probability| mean and worst: ${found.join("; ")}`),
+  );
 }
 
 // ---------------------------------------------------------------------------------------------- SmolLM2
