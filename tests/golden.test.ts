@@ -5,7 +5,13 @@
 import { existsSync, readFileSync } from "node:fs";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import type { Backend } from "../src/backend.ts";
+import { generate } from "../src/generate.ts";
 import { type LoadOptions, load, type Message, type Model } from "../src/index.ts";
+import { resolveOptions } from "../src/options.ts";
+import { createQueue } from "../src/queue.ts";
+import { type BackendUnderTest, wasmBackend, webGpuBackend } from "./support/backends.ts";
+import { engineOn } from "./support/engine.ts";
 import { gpuFor, isSoftware, thorough } from "./support/gpu.ts";
 import { halves, newRandom } from "./support/random.ts";
 import { type RandomModelOptions, randomModel } from "./support/random-model.ts";
@@ -19,6 +25,7 @@ const variants = process.env.FURCATE_TESTMODELS;
 interface Place {
   readonly name: string;
   readonly options: LoadOptions;
+  readonly create: BackendUnderTest["create"];
   /** Whether attention in one part and in two gives the same bits. */
   readonly exact: boolean;
   /** Whether to keep to a share of the cases. */
@@ -40,6 +47,7 @@ interface Place {
 const WASM: Place = {
   name: "wasm",
   options: { backend: "wasm" },
+  create: wasmBackend.create,
   exact: true,
   share: false,
   longest: Infinity,
@@ -54,6 +62,7 @@ const gpu = await gpuFor("whole models on WebGPU");
 const WEBGPU: Place | undefined = gpu && {
   name: "webgpu",
   options: { device: gpu.device },
+  create: webGpuBackend(gpu).create,
   exact: false,
   share: isSoftware(gpu) && !thorough,
   longest: isSoftware(gpu) ? 60 : Infinity,
@@ -351,7 +360,7 @@ if (data === undefined || !existsSync(smol)) {
 
 /** SmolLM2 against what transformers computed: texts as they are, then some free-running from their prompts. */
 function compareSmol(
-  { name: where, options, smol: bound, clearGap }: Place,
+  { name: where, options, create, smol: bound, clearGap }: Place,
   texts: readonly GoldenText[],
   freely: readonly GoldenText[],
 ): void {
@@ -394,6 +403,30 @@ function compareSmol(
     });
 
   test(`SmolLM2 on ${where}: is disposed of`, () => model.dispose());
+
+  if (freely.length === 0) return;
+  test(`SmolLM2 on ${where}: at temperature 1 few draws need all logits`, async () => {
+    const engine = await engineOn(smol, create);
+    let whole = 0;
+    const logits: Backend["logits"] = (...row) => {
+      whole++;
+      return engine.backend.logits(...row);
+    };
+    const backend: Backend = Object.create(engine.backend, { logits: { value: logits } });
+    let rows = 0;
+    for (const { ids } of freely.filter(({ ids }) => ids.length <= 60)) {
+      const options = { n: 8, maxTokens: 24, temperature: 1, topP: 1, seed: ids.length };
+      const call = resolveOptions(options, engine.config.vocab);
+      const result = createQueue()(undefined, () => generate({ ...engine, backend }, Uint32Array.from(ids), call));
+      rows += (await result).usage.completionTokens;
+    }
+    engine.backend.dispose();
+    console.log(
+      `\nmeasured: SmolLM2 on ${where}: all logits were read for ${whole} of ${rows} draws at temperature 1, top-p 1`,
+    );
+    assert.ok(rows > 1000, `${rows} rows`);
+    assert.ok(whole < rows / 100, `${whole} of ${rows}`);
+  });
 }
 
 /** Teacher-forced: all prompt and greedy tokens, the best id of each greedy step, and the 20 best after the prompt. */

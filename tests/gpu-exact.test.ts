@@ -9,8 +9,8 @@ import { resolveOptions } from "../src/options.ts";
 import { createQueue } from "../src/queue.ts";
 import type { Trials } from "../src/webgpu/backend.ts";
 import { webGpuBackend } from "./support/backends.ts";
+import { engineOn } from "./support/engine.ts";
 import { gpuFor, isSoftware, thorough } from "./support/gpu.ts";
-import { engineOn } from "./support/gpu-engine.ts";
 import { newRandom } from "./support/random.ts";
 import { type RandomModelOptions, randomModel } from "./support/random-model.ts";
 

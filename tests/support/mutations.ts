@@ -71,9 +71,9 @@ export const MUTATIONS: readonly Mutation[] = [
   })),
   ...ATTENDING.map(([shader, tests]) => ({
     shader,
-    find: "if (t + 8 > tokens) { x = first_of(x, tokens - t); }",
-    replace: "",
-    what: "V behind the last token is taken in, with weight 0",
+    find: "for (var t = team * 8; t < tokens; t += TEAMS * 8)",
+    replace: "for (var t = team * 8; t + 8 < tokens; t += TEAMS * 8)",
+    what: "V of the last eight tokens is dropped",
     tests,
   })),
   ...ATTENDING.map(([shader, tests]) => ({
