@@ -116,7 +116,8 @@ else {
     const column = (row: number) => (row * 37) % cols;
     const before = watch.bytes();
     let next = 0;
-    const weight = await backend.weight("large", "F16", rows, cols, async (length) => {
+    const [weight] = await backend.weights([{ name: "large", type: "F16", rows, cols }]);
+    await backend.upload(weight, async (length) => {
       const piece = new Uint16Array(length / 2);
       for (let at = 0; at < piece.length; at += cols) piece[at + column(next++)] = toHalf(1);
       return new Uint8Array(piece.buffer);
@@ -138,7 +139,7 @@ else {
 
     const x = backend.vector(Float32Array.from({ length: cols }, (_, c) => c + 1));
     const out = backend.tensor(1, rows);
-    backend.linear(x, weight, out);
+    backend.linear(x, undefined, [weight], [out]);
     const products = await valuesOf(backend, out);
     for (let row = 0; row < rows; row++) assert.is(products[row], column(row) + 1, `output ${row}`);
     backend.dispose();

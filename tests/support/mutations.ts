@@ -10,6 +10,8 @@ export interface Mutation {
   readonly replace: string;
   /** What is wrong then. */
   readonly what: string;
+  /** Whether it shows on a device with subgroup matrices alone; else the device's other abilities are left unused. */
+  readonly matrix?: boolean;
   /** Names of the kernels' tests that are tried, after "webgpu: ", in the suite's order. */
   readonly tests: RegExp;
 }
@@ -23,6 +25,7 @@ const PREFILL = /^prefill in chunks and at once, (MHA, 6|GQA, 20)/;
 const ROPE = /^ropeAppend (interleaved|halves), (part of|an odd)/;
 const BLOCKS = /^(ropeAppend|copyBlock|prefill in chunks and at once, MHA, 6)/;
 const PRODUCT = /^linear (F16|Q4_1), \d+ × (99|1056|2080)/;
+const NORMED = /^linear and linearGated|^linearGated/;
 const CANDIDATES = /^candidates/;
 
 /** The same in every kernel that attends. */
@@ -127,9 +130,9 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "attend_context",
-    find: "let at = (sizes.q_first + row / GROUP) * sizes.q_stride + (kv_head * GROUP + row % GROUP) * HEAD_DIM + d;",
+    find: "let at = sizes.q_at + row / GROUP * sizes.q_stride + (kv_head * GROUP + row % GROUP) * HEAD_DIM + d;",
     replace:
-      "let at = (sizes.q_first + row / GROUP) * sizes.q_stride + (kv_head + row % GROUP * N_KV_HEADS) * HEAD_DIM + d;",
+      "let at = sizes.q_at + row / GROUP * sizes.q_stride + (kv_head + row % GROUP * N_KV_HEADS) * HEAD_DIM + d;",
     what: "query heads meet the wrong KV head",
     tests: /^attention in two parts and in one, GQA, 12/,
   },
@@ -177,15 +180,15 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "merge_states",
-    find: "total += weight;",
-    replace: "total = weight;",
+    find: "total += exp(weights[part] - top);",
+    replace: "total = exp(weights[part] - top);",
     what: "parts are not joined by the sum of their shares",
     tests: CONTEXT,
   },
   {
     shader: "merge_states",
-    find: "let weight = exp(lse[at] - top);",
-    replace: "let weight = exp(lse[at]);",
+    find: "weights[lane] = exp(weights[lane] - top) / total;",
+    replace: "weights[lane] = exp(weights[lane]) / total;",
     what: "shares overflow with large scores",
     tests: LARGE,
   },
@@ -196,11 +199,18 @@ export const MUTATIONS: readonly Mutation[] = [
     what: "a tail is taken to have fewer slices than it has",
     tests: /^attention in two parts and in one, long tails/,
   },
+  {
+    shader: "merge_states",
+    find: "part + TEAMS < parts;",
+    replace: "part + 2 * TEAMS < parts;",
+    what: "with more parts than teams some are dropped",
+    tests: SLICES,
+  },
   // -------------------------------------------------------------------------------------------- positions and the cache
   {
     shader: "rope_append",
-    find: "q[first] = x * by.x - y * by.y;",
-    replace: "q[first] = x * by.x + y * by.y;",
+    find: "qkv[first] = x * by.x - y * by.y;",
+    replace: "qkv[first] = x * by.x + y * by.y;",
     what: "queries turn the other way",
     tests: ROPE,
   },
@@ -235,8 +245,8 @@ export const MUTATIONS: readonly Mutation[] = [
   // -------------------------------------------------------------------------------------------- products
   {
     shader: "linear",
-    find: "tile < sizes.tiles; tile += SLOTS",
-    replace: "tile < sizes.tiles - 1u; tile += SLOTS",
+    find: "if (tile >= sizes.tiles) { break; }",
+    replace: "if (tile + 1u >= sizes.tiles) { break; }",
     what: "the last tile of columns is dropped",
     tests: PRODUCT,
   },
@@ -260,6 +270,34 @@ export const MUTATIONS: readonly Mutation[] = [
     replace: "min(first_row + r, sizes.rows - 1u) / 2u * 2u",
     what: "odd rows are the ones before them",
     tests: PRODUCT,
+  },
+  {
+    shader: "linear",
+    find: "squares[r] += dot(a, a);",
+    replace: "squares[r] = dot(a, a);",
+    what: "the norm is that of a lane's last columns",
+    tests: NORMED,
+  },
+  {
+    shader: "linear",
+    find: "a *= scale;",
+    replace: "",
+    what: "a norm's weights are left out",
+    tests: NORMED,
+  },
+  {
+    shader: "linear",
+    find: "* joined(LANES, lane) * scale;",
+    replace: "* joined(LANES, lane);",
+    what: "up is not normalised",
+    tests: NORMED,
+  },
+  {
+    shader: "linear",
+    find: "select(p, p / 2u, GATED)",
+    replace: "select(p, p, GATED)",
+    what: "gate and up of different outputs meet",
+    tests: NORMED,
   },
   {
     shader: "heads/weights_q4",
@@ -320,8 +358,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "rms_norm",
-    find: "if (lane < half) { parts[lane] += parts[lane + half]; }",
-    replace: "if (lane < half - 1u) { parts[lane] += parts[lane + half]; }",
+    find: "i < LANES; i += STRIPE) { sum += parts[i]; }",
+    replace: "i < LANES; i += 2u * STRIPE) { sum += parts[i]; }",
     what: "lanes are left out of the sum",
     tests: /^rmsNorm/,
   },
@@ -330,7 +368,7 @@ export const MUTATIONS: readonly Mutation[] = [
     find: "let silu = z / (1.0",
     replace: "let silu = 1.0 / (1.0",
     what: "the gate is a sigmoid",
-    tests: /^swiglu/,
+    tests: NORMED,
   },
   {
     shader: "add_bias",
@@ -381,5 +419,78 @@ export const MUTATIONS: readonly Mutation[] = [
     replace: "",
     what: "positive logits are multiplied by the penalty",
     tests: CANDIDATES,
+  },
+  // -------------------------------------------------------------------------------------------- subgroup matrices
+  {
+    shader: "attend_matrix",
+    find: "if (CAUSAL) { seen = min(end, batch[1] + (first_row + row) / GROUP + 1); }",
+    replace: "",
+    what: "tokens see those behind them",
+    matrix: true,
+    tests: /^prefill/,
+  },
+  {
+    shader: "attend_matrix",
+    find: "totals[row] = totals[row] * shrink + total;",
+    replace: "totals[row] = totals[row] + total;",
+    what: "the sum of exponentials is not rescaled",
+    matrix: true,
+    tests: /^attention|^prefill/,
+  },
+  {
+    shader: "attend_matrix",
+    find: "lse[state] = references[here] + log(totals[here]);",
+    replace: "lse[state] = references[here];",
+    what: "log-sum-exp without the sum",
+    matrix: true,
+    tests: /^attention/,
+  },
+  {
+    shader: "attend_matrix",
+    find: "sum += vec2f(scores[at], scores[at + 1]);",
+    replace: "sum = vec2f(scores[at], scores[at + 1]);",
+    what: "only the last share's sums count",
+    matrix: true,
+    tests: /^attention|^prefill/,
+  },
+  {
+    shader: "attend_matrix",
+    find: "if (step + t >= end) { break; }",
+    replace: "if (step + t + SIDE >= end) { break; }",
+    what: "V of the last tokens is dropped",
+    matrix: true,
+    tests: /^attention|^prefill/,
+  },
+  {
+    shader: "linear_matrix",
+    find: "for (var share = 0u; share < SHARES; share++) {",
+    replace: "for (var share = 1u; share < SHARES; share++) {",
+    what: "the first share's sums are dropped",
+    matrix: true,
+    tests: /^linear/,
+  },
+  {
+    shader: "linear_matrix",
+    find: "select(sum, sum + bitcast<f32>(out[at]), sizes.add == 1u)",
+    replace: "sum",
+    what: "the residual is lost",
+    matrix: true,
+    tests: /^linear/,
+  },
+  {
+    shader: "linear_matrix",
+    find: "if (output >= min(sizes.outputs, sizes.panels * 16u)) { return; }",
+    replace: "",
+    what: "results go beyond the outputs",
+    matrix: true,
+    tests: /^linear/,
+  },
+  {
+    shader: "tiles",
+    find: "four *= scale * norm[i];",
+    replace: "four *= scale;",
+    what: "a norm's weights are left out",
+    matrix: true,
+    tests: NORMED,
   },
 ];
