@@ -1,20 +1,48 @@
 // A model on a GPU and what may befall the device: chosen or not, lost, out of memory, the user's own, disposed of.
 // On random models and whatever GPU there is, a software one too. That results are right is tested elsewhere.
 
+import { execFile } from "node:child_process";
+import { copyFile, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import { promisify } from "node:util";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { load } from "../src/index.ts";
 import { rejects } from "./support/backends.ts";
+import { missing } from "./support/gpu.ts";
 import { collect } from "./support/memory.ts";
 import { randomModel } from "./support/random-model.ts";
 import { watchGpu } from "./support/watched-gpu.ts";
 
+test("in Node without the package webgpu, a line says how to get the GPU", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "furcate-"));
+  try {
+    for (const name of ["dist/furcate.js", "models/maze.gguf"])
+      await copyFile(new URL(`../${name}`, import.meta.url), join(folder, basename(name)));
+    const script = `
+      import { load } from "./furcate.js";
+      const model = await load("maze.gguf");
+      const { stats } = await model.generate([1, 2, 3], { maxTokens: 1 });
+      const error = await load("maze.gguf", { backend: "webgpu" }).catch((error) => error);
+      console.log(JSON.stringify({ backend: stats.backend, fallback: stats.fallback, code: error.code, message: error.message }));`;
+    await writeFile(join(folder, "main.mjs"), script);
+    const { stdout } = await promisify(execFile)(process.execPath, ["main.mjs"], { cwd: folder });
+    const { backend, fallback, code, message } = JSON.parse(stdout);
+    assert.is(backend, "wasm");
+    assert.match(fallback, /no GPU|install the npm package webgpu/);
+    assert.is(code, "unsupported");
+    assert.match(message, /install the npm package webgpu/);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+});
+
 const watched = await watchGpu();
 if (typeof watched === "string") {
-  if (process.env.FURCATE_REQUIRE_GPU) throw new Error(`a GPU is required, but: ${watched}`);
-  console.log(`skipped: the care of a device: no GPU (${watched})`);
+  missing("the care of a device", watched);
   test("without a GPU, webgpu is refused and auto says why it is not used", async () => {
     const file = randomModel({ seed: 1 });
     await rejects(() => load(file, { backend: "webgpu" }), "unsupported", /backend is webgpu, but/);
@@ -25,11 +53,14 @@ if (typeof watched === "string") {
 } else {
   const { devices } = watched;
   const newest = () => devices[devices.length - 1];
+  // Where a test does not need one of its own: a device compiles all kernels first.
+  const device = await newDevice();
+  const watch = newest();
   const file = randomModel({ seed: 1, nKvHeads: 2 });
   const greedy = { temperature: 0, maxTokens: 12, ignoreEos: true };
 
   test("a model on the GPU says so, and answers as on the CPU", async () => {
-    const [gpu, cpu] = [await load(file, { backend: "webgpu" }), await load(file, { backend: "wasm" })];
+    const [gpu, cpu] = [await load(file, { device }), await load(file, { backend: "wasm" })];
     assert.is(gpu.backend, "webgpu");
     const [a, b] = [await gpu.generate("hello there", greedy), await cpu.generate("hello there", greedy)];
     assert.equal(a.choices[0].tokenIds, b.choices[0].tokenIds);
@@ -47,25 +78,103 @@ if (typeof watched === "string") {
     assert.match(stats.fallback ?? "", /computes on the CPU|no GPU/);
   });
 
-  test("auto takes WebAssembly where the GPU fails, and says why", async () => {
-    const device = await newDevice();
-    device.createShaderModule = () => {
-      throw new Error("no shaders today");
-    };
-    await rejects(() => load(file, { device }), "internal", /no shaders today/);
+  test("auto takes a GPU, with all that its adapter allows", async () => {
+    let limits: GPUSupportedLimits | undefined;
+    await asHardware(
+      (_, adapter) => {
+        limits = adapter.limits;
+      },
+      async () => {
+        const model = await load(file);
+        assert.is(model.backend, "webgpu");
+        const { stats } = await model.generate("a", { maxTokens: 2 });
+        assert.is(stats.fallback, undefined);
+        assert.match(stats.device, /Acme 9000/);
+        const { device } = newest();
+        for (const name of ["maxBufferSize", "maxStorageBufferBindingSize", "maxComputeWorkgroupStorageSize"] as const)
+          assert.is(device.limits[name], limits?.[name], name);
+        model.dispose();
+      },
+    );
   });
 
-  test("a step is one submit and one map, and makes no buffers", async () => {
-    const model = await load(file, { backend: "webgpu" });
-    const options = { n: 3, seed: 5, maxTokens: 20, ignoreEos: true, topK: 20 }; // so that candidates decide every draw
-    await model.generate("count", options);
-    const watch = newest();
-    const before = { submits: watch.submits, maps: watch.maps, made: watch.made };
+  test("auto takes WebAssembly where the GPU fails, and says why", async () => {
+    class GPUOutOfMemoryError {
+      readonly message = "not enough memory left";
+    }
+    const failures: [reason: RegExp, fail: (device: GPUDevice) => void][] = [
+      [
+        /^Acme 9000: shader .* was refused: no shaders today/,
+        (device) => {
+          device.createShaderModule = () => {
+            throw new Error("no shaders today");
+          };
+        },
+      ],
+      [
+        /^Acme 9000: tensor ".*": the GPU is out of memory: not enough memory left/,
+        (device) => {
+          const popErrorScope = device.popErrorScope.bind(device);
+          let made = false;
+          const createBuffer = device.createBuffer;
+          device.createBuffer = (descriptor) => {
+            made ||= descriptor.label?.startsWith("tensor") ?? false;
+            return createBuffer(descriptor);
+          };
+          device.popErrorScope = async () => {
+            await popErrorScope();
+            return made ? new GPUOutOfMemoryError() : null;
+          };
+        },
+      ],
+    ];
+    for (const [reason, fail] of failures)
+      await asHardware(fail, async () => {
+        const model = await load(file);
+        assert.is(model.backend, "wasm");
+        assert.match((await model.generate("a", { maxTokens: 2 })).stats.fallback ?? "", reason);
+        assert.is(newest().bytes(), 0, "nothing is left on the GPU");
+        await rejects(
+          () => load(file, { backend: "webgpu" }),
+          /memory/.test(reason.source) ? "memory" : "internal",
+          /./,
+        );
+      });
+  });
+
+  test("a step is one submit and one map, and makes neither buffers nor bind groups", async () => {
+    const model = await load(file, { device });
+    // Candidates decide every draw: bias and penalties are in them.
+    const options = {
+      n: 3,
+      seed: 5,
+      maxTokens: 20,
+      ignoreEos: true,
+      topK: 20,
+      repetitionPenalty: 1.2,
+      logitBias: { 5: 2, 9: -1 },
+    };
+    // The prompt is computed, then stored but for its last token, which runs again.
+    for (let call = 0; call < 2; call++) await model.generate("count", options);
+    const before = { submits: watch.submits, maps: watch.maps, made: watch.made, groups: watch.groups };
     const { stats } = await model.generate("count", options);
-    // The prompt is stored but for its last token, which runs again.
     assert.is(watch.submits - before.submits, stats.steps + 1);
     assert.is(watch.maps - before.maps, stats.steps + 1);
-    assert.is(watch.made, before.made);
+    assert.is(watch.made, before.made, "buffers");
+    assert.is(watch.groups, before.groups, "bind groups");
+    model.dispose();
+  });
+
+  test("a command that the device refuses ends the call with a typed error, and the model stays usable", async () => {
+    const model = await load(file, { device });
+    const before = await model.generate("a", greedy);
+    const running = model.generate("a", { n: 2, maxTokens: 200, ignoreEos: true });
+    const mapRead = 1;
+    const storage = 0x80;
+    setTimeout(() => device.createBuffer({ size: 16, usage: mapRead | storage }).destroy(), 20);
+    await rejects(() => running, "internal", /the GPU refused a command: /);
+    const after = await model.generate("a", greedy);
+    assert.equal(after.choices[0].tokenIds, before.choices[0].tokenIds);
     model.dispose();
   });
 
@@ -123,12 +232,11 @@ if (typeof watched === "string") {
   });
 
   test("the user's own device: used, left alone, not replaced when lost", async () => {
-    const device = await newDevice();
     const model = await load(file, { device });
     assert.is(model.backend, "webgpu");
     await model.generate("a", greedy);
     model.dispose();
-    assert.is(newest().bytes(), 0, "all buffers of its own are destroyed");
+    assert.is(watch.bytes(), 0, "all buffers of its own are destroyed");
     let lost = false;
     void device.lost.then(() => {
       lost = true;
@@ -136,8 +244,9 @@ if (typeof watched === "string") {
     await device.queue.onSubmittedWorkDone();
     assert.not(lost);
 
-    const second = await load(file, { device });
-    device.destroy();
+    const other = await newDevice();
+    const second = await load(file, { device: other });
+    other.destroy();
     await new Promise((resolve) => setTimeout(resolve, 20));
     await rejects(() => second.generate("a", greedy), "device-lost", /given to load/);
     await rejects(() => load(file, { device: {} as GPUDevice }), "option", /device is object, expected a GPUDevice/);
@@ -145,23 +254,22 @@ if (typeof watched === "string") {
   });
 
   test("dispose destroys everything; a running call ends", async () => {
-    const model = await load(file, { backend: "webgpu" });
+    const model = await load(file, { device });
     const running = model.generate("a", { n: 4, maxTokens: 300, ignoreEos: true });
     setTimeout(() => model.dispose(), 30);
     await rejects(() => running, "disposed", /disposed/);
-    assert.is(newest().bytes(), 0);
+    assert.is(watch.bytes(), 0);
     await rejects(() => model.generate("a"), "disposed", /disposed/);
   });
 
   test("a limit too small is an error that says what would fit, and leaves nothing behind", async () => {
-    await rejects(() => load(file, { backend: "webgpu", memoryLimit: 300_000 }), "memory", /needed|needs at least/);
-    assert.is(newest().bytes(), 0);
+    await rejects(() => load(file, { device, memoryLimit: 300_000 }), "memory", /needed|needs at least/);
+    assert.is(watch.bytes(), 0);
   });
 
   test("what the device has no memory for is a typed error, and the model stays usable", async () => {
-    const model = await load(file, { backend: "webgpu" });
+    const model = await load(file, { device });
     await model.generate("a", greedy);
-    const { device } = newest();
     // The next allocation is refused, as a device without memory does.
     const popErrorScope = device.popErrorScope.bind(device);
     class GPUOutOfMemoryError {
@@ -182,7 +290,7 @@ if (typeof watched === "string") {
   });
 
   test("an abort between chunks of a prompt ends the call, and the model stays usable", async () => {
-    const model = await load(file, { backend: "webgpu" });
+    const model = await load(file, { device });
     const prompt = Array.from({ length: 500 }, (_, i) => (7 * i) % 250);
     const leave = new AbortController();
     const running = model.generate(prompt, { ...greedy, signal: leave.signal });
@@ -198,13 +306,14 @@ if (typeof watched === "string") {
       await (await load(file, { backend: "wasm" })).generate(prompt, greedy),
     ];
     assert.equal(a.choices[0].tokenIds, b.choices[0].tokenIds);
+    assert.ok(a.usage.cachedTokens <= 256, `${a.usage.cachedTokens} tokens were computed before the abort`);
     model.dispose();
   });
 
   test("progress: download and upload reach the end", async () => {
     const ends = new Map<string, number>();
     const model = await load(file, {
-      backend: "webgpu",
+      device,
       onProgress: ({ phase, loaded, total }) => {
         assert.ok(loaded <= total && loaded >= (ends.get(phase) ?? 0));
         ends.set(phase, loaded / total);
@@ -216,6 +325,32 @@ if (typeof watched === "string") {
     ]);
     model.dispose();
   });
+
+  /** While `run` runs, adapters say that they are hardware; `change` sees each device that is made. */
+  async function asHardware(
+    change: (device: GPUDevice, adapter: GPUAdapter) => void,
+    run: () => Promise<void>,
+  ): Promise<void> {
+    const { gpu } = (globalThis as unknown as { navigator: { gpu: GPU } }).navigator;
+    const { requestAdapter } = gpu;
+    gpu.requestAdapter = async (options) => {
+      const adapter = await requestAdapter(options);
+      if (!adapter) return null;
+      Object.defineProperty(adapter, "info", { value: { vendor: "acme", description: "Acme 9000" } });
+      const { requestDevice } = adapter;
+      adapter.requestDevice = async (descriptor) => {
+        const device = await requestDevice(descriptor);
+        change(device, adapter);
+        return device;
+      };
+      return adapter;
+    };
+    try {
+      await run();
+    } finally {
+      gpu.requestAdapter = requestAdapter;
+    }
+  }
 
   async function newDevice(): Promise<GPUDevice> {
     const { gpu } = (globalThis as unknown as { navigator: { gpu: GPU } }).navigator;

@@ -14,12 +14,12 @@ import { chromium as browsers } from "playwright-core";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { chromium, serve } from "./support/chromium.ts";
-import { environment, missing } from "./support/gpu.ts";
+import { environment, missing, thorough } from "./support/gpu.ts";
 import type { SuiteResult } from "./support/kernel-tests.ts";
 import { randomModel } from "./support/random-model.ts";
 
 /** Shares of the suite: no two runtimes run the same one. */
-const PARTS = process.env.FURCATE_THOROUGH === "1" ? 1 : 3;
+const PARTS = thorough ? 1 : 3;
 
 const bundle = new URL("../dist/furcate.js", import.meta.url);
 const greedyFile = new URL("support/greedy.mjs", import.meta.url);

@@ -41,7 +41,9 @@ const COMPUTE = 4; // GPUShaderStage.COMPUTE; Node has no such global
 
 /** texts: the shaders, by name; tests give broken ones. */
 export function createKernels(device: GPUDevice, texts: Readonly<Record<string, string>> = shaders): Kernels {
-  const compiled = compiledOn(device, texts);
+  const compiled = compiledOn(device);
+  /** Of each shader and heads: which of the device's codes they make. */
+  const codes = new Map<string, number>();
 
   function describe(name: string, { constants = {}, heads }: KernelOptions) {
     const code = assemble(texts, name, heads);
@@ -60,6 +62,13 @@ export function createKernels(device: GPUDevice, texts: Readonly<Record<string, 
     const error = await invalid;
     if (error) throw new Error(error.message);
     return { name, pipeline: await pipeline, layout, groups: { next: new WeakMap() } };
+  }
+
+  function keyOf(name: string, { heads, constants }: KernelOptions): string {
+    const shader = JSON.stringify([name, heads]);
+    const code = codes.get(shader) ?? numberOf(compiled.codes, assemble(texts, name, heads));
+    codes.set(shader, code);
+    return JSON.stringify([code, constants]);
   }
 
   function get(name: string, options: KernelOptions = {}): Promise<Kernel> {
@@ -89,23 +98,27 @@ export function createKernels(device: GPUDevice, texts: Readonly<Record<string, 
   return { get, tryGet: (name, options) => get(name, options).catch(() => undefined), now };
 }
 
-const keyOf = (name: string, { heads, constants }: KernelOptions) => JSON.stringify([name, heads, constants]);
-
-/** Kernels of a device and texts. */
+/** Kernels of a device, by their code and constants: what shares a device compiles nothing twice, whatever texts it has. */
 interface Compiled {
+  /** Codes by number. */
+  readonly codes: Map<string, number>;
   readonly promised: Map<string, Promise<Kernel>>;
   readonly made: Map<string, Kernel>;
 }
 
 /** Compiling takes longer than most models of a test. */
-const devices = new WeakMap<GPUDevice, Map<Readonly<Record<string, string>>, Compiled>>();
+const devices = new WeakMap<GPUDevice, Compiled>();
 
-function compiledOn(device: GPUDevice, texts: Readonly<Record<string, string>>): Compiled {
-  const byTexts = devices.get(device) ?? new Map<Readonly<Record<string, string>>, Compiled>();
-  devices.set(device, byTexts);
-  const compiled = byTexts.get(texts) ?? { promised: new Map(), made: new Map() };
-  byTexts.set(texts, compiled);
+function compiledOn(device: GPUDevice): Compiled {
+  const compiled = devices.get(device) ?? { codes: new Map(), promised: new Map(), made: new Map() };
+  devices.set(device, compiled);
   return compiled;
+}
+
+function numberOf(codes: Map<string, number>, code: string): number {
+  const number = codes.get(code) ?? codes.size;
+  codes.set(code, number);
+  return number;
 }
 
 const HEAD = /\/\/ head\n[\s\S]*?\/\/ end of head\n/g;

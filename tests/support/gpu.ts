@@ -28,6 +28,8 @@ export function missing(what: string, reason: string): void {
   console.log(`skipped: ${what}: ${reason}`);
 }
 
-/** Whether tests keep to a share of their cases: a GPU that is a program takes minutes for what others do in seconds. */
-export const keepsToShare = ({ name }: OpenedDevice): boolean =>
-  process.env.FURCATE_THOROUGH !== "1" && /swiftshader|llvmpipe/i.test(name);
+/** Whether all cases are wanted, however long they take. */
+export const thorough = process.env.FURCATE_THOROUGH === "1";
+
+/** Whether the GPU is a program: tests keep to a share of their cases then, unless all are wanted. */
+export const isSoftware = ({ name }: OpenedDevice): boolean => /swiftshader|llvmpipe/i.test(name);

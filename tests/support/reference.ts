@@ -328,8 +328,11 @@ export interface ReferenceModel {
   greedy(ids: ArrayLike<number>, count: number): { ids: number[]; gaps: number[] };
 }
 
-/** A GGUF of the llama architecture: q and k rows lie permuted for neighbouring rotary pairs. */
-export function loadReference(bytes: Uint8Array): ReferenceModel {
+/**
+ * A GGUF of the llama architecture: q and k rows lie permuted for neighbouring rotary pairs. keep: what a cache of fewer bits makes
+ * of K and V.
+ */
+export function loadReference(bytes: Uint8Array, keep: (x: Float64Array) => Float64Array = (x) => x): ReferenceModel {
   const { metadata, tensors } = parse(bytes);
   const architecture = String(metadata.get("general.architecture"));
   if (architecture !== "llama") throw new Error(`reference: knows no architecture "${architecture}"`);
@@ -388,8 +391,8 @@ export function loadReference(bytes: Uint8Array): ReferenceModel {
       const normed = rmsNorm(x, tensor(`blk.${layer}.attn_norm.weight`), normEps);
       const q = rope(apply("attn_q", normed), headDim, position, config.rope);
       const { k, v } = cache.layers[layer];
-      k.push(rope(apply("attn_k", normed), headDim, position, config.rope));
-      v.push(apply("attn_v", normed));
+      k.push(keep(rope(apply("attn_k", normed), headDim, position, config.rope)));
+      v.push(keep(apply("attn_v", normed)));
       const attended = new Float64Array(nHeads * headDim);
       for (let head = 0; head < nHeads; head++) {
         const from = Math.floor(head / group) * headDim;

@@ -7,10 +7,13 @@ export interface WatchedDevice {
   readonly device: GPUDevice;
   /** Bytes of buffers that are not destroyed. */
   bytes(): number;
+  /** The most that they were. */
+  readonly mostBytes: number;
   /** Sizes of buffers that are not destroyed, by label. */
   byLabel(): Map<string, number>;
-  /** Buffers made so far. */
+  /** Buffers, and bind groups, made so far. */
   readonly made: number;
+  readonly groups: number;
   /** Most bytes written to the queue that it had not worked off yet. */
   readonly mostWritten: number;
   readonly submits: number;
@@ -60,16 +63,20 @@ async function realGpu(): Promise<GPU | string> {
 
 function watch(device: GPUDevice): WatchedDevice {
   const live = new Map<GPUBuffer, { size: number; label: string }>();
-  const counts = { made: 0, mostWritten: 0, submits: 0, maps: 0 };
+  const counts = { made: 0, groups: 0, mostWritten: 0, submits: 0, maps: 0 };
+  let bytes = 0;
+  let mostBytes = 0;
   let written = 0;
   const createBuffer = device.createBuffer.bind(device);
   device.createBuffer = (descriptor) => {
     const buffer = createBuffer(descriptor);
     counts.made++;
     live.set(buffer, { size: descriptor.size, label: descriptor.label ?? "" });
+    bytes += descriptor.size;
+    mostBytes = Math.max(mostBytes, bytes);
     const destroy = buffer.destroy.bind(buffer);
     buffer.destroy = () => {
-      live.delete(buffer);
+      if (live.delete(buffer)) bytes -= descriptor.size;
       return destroy();
     };
     const mapAsync = buffer.mapAsync.bind(buffer);
@@ -78,6 +85,11 @@ function watch(device: GPUDevice): WatchedDevice {
       return mapAsync(...args);
     };
     return buffer;
+  };
+  const createBindGroup = device.createBindGroup.bind(device);
+  device.createBindGroup = (descriptor) => {
+    counts.groups++;
+    return createBindGroup(descriptor);
   };
   const { queue } = device;
   const writeBuffer = queue.writeBuffer.bind(queue);
@@ -100,7 +112,10 @@ function watch(device: GPUDevice): WatchedDevice {
   };
   return {
     device,
-    bytes: () => [...live.values()].reduce((sum, { size }) => sum + size, 0),
+    bytes: () => bytes,
+    get mostBytes() {
+      return mostBytes;
+    },
     byLabel() {
       const sums = new Map<string, number>();
       for (const { size, label } of live.values()) sums.set(label, (sums.get(label) ?? 0) + size);
@@ -108,6 +123,9 @@ function watch(device: GPUDevice): WatchedDevice {
     },
     get made() {
       return counts.made;
+    },
+    get groups() {
+      return counts.groups;
     },
     get mostWritten() {
       return counts.mostWritten;
