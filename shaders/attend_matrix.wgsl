@@ -23,7 +23,7 @@ alias Right = subgroup_matrix_right<f16, 16, 16>;
 alias Result = subgroup_matrix_result<f32, 16, 16>;
 // end of head
 
-override SUBGROUP: u32; // lanes of a subgroup
+override SUBGROUP: u32; // lanes of a subgroup, at least RIGHTS · SIDE / 8
 override RIGHTS: u32; // 1 or 2: matrices of rows in a tile
 override N_HEADS: u32;
 override N_KV_HEADS: u32;
@@ -39,10 +39,11 @@ override ACROSS: u32 = D16 / SIDE; // matrices of dimensions, at most 16
 override BOTH: bool = ACROSS > SUBGROUPS; // whether a subgroup has two of them
 override SHARES: u32 = max(1, SUBGROUPS / ACROSS); // subgroups that share a step's tokens for the same dimensions
 override EACH: u32 = SUBGROUPS / SHARES; // matrices of tokens that each of them has
+override MEMBERS: u32 = LANES / ROWS; // lanes of a row's softmax: neighbours in a subgroup
 // Rows in workgroup memory, set off against each other so that loads of neighbouring rows meet different banks.
 override QUERY: u32 = D16 + 8;
 override WEIGHT: u32 = STEP + 8;
-override SCORE: u32 = STEP + 4;
+override SCORE: u32 = STEP + MEMBERS;
 override SUM: u32 = D16 + 4;
 const LEAST = -1e30;
 const SLACK = 8.0; // e^8 is well within 16 bits
@@ -126,14 +127,16 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   }
 
   let root = 1.0 / sqrt(f32(HEAD_DIM));
-  for (var i = lane; i < ROWS * D16; i += LANES) {
+  for (var i = lane * 2; i < ROWS * D16; i += LANES * 2) {
     let row = first_row + i / D16;
     let dim = i % D16;
-    var x = 0.0;
+    var x = vec2f(0.0);
     if (row < all_rows && dim < HEAD_DIM) {
-      x = q[sizes.q_at + row / GROUP * sizes.q_stride + (kv_head * GROUP + row % GROUP) * HEAD_DIM + dim] * root;
+      let at = sizes.q_at + row / GROUP * sizes.q_stride + (kv_head * GROUP + row % GROUP) * HEAD_DIM + dim;
+      x = clamp(vec2f(q[at], q[at + 1]) * root, vec2f(-65504.0), vec2f(65504.0));
     }
-    queries[i / D16 * QUERY + dim] = f16(clamp(x, -65504.0, 65504.0));
+    queries[i / D16 * QUERY + dim] = f16(x.x);
+    queries[i / D16 * QUERY + dim + 1] = f16(x.y);
   }
   for (var i = lane; i < ROWS; i += LANES) {
     references[i] = LEAST;
@@ -186,34 +189,31 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
       let block = (step + STEP) / 32 + lane;
       blocks[block % (2 * STEP / 32)] = (batch[batch[5] + min(block, last_block)] * N_KV_HEADS + kv_head) * 64 * D16;
     }
-    for (var row = subgroup; row < ROWS; row += SUBGROUPS) {
-      var seen = end;
-      if (CAUSAL) { seen = min(end, batch[1] + (first_row + row) / GROUP + 1); }
-      var most = LEAST;
-      for (var t = seat; t < STEP; t += SUBGROUP) {
-        if (step + t < seen) { most = max(most, scores[row * SCORE + t]); }
-      }
-      most = subgroupMax(most);
-      var reference = references[row];
-      var shrink = 1.0;
-      if (most > reference + SLACK) {
-        shrink = exp(reference - most);
-        reference = most;
-      }
-      var total = 0.0;
-      for (var t = seat; t < STEP; t += SUBGROUP) {
-        var weight = 0.0;
-        if (step + t < seen) { weight = exp(scores[row * SCORE + t] - reference); }
-        total += weight;
-        weights[row * WEIGHT + t] = f16(weight);
-      }
-      total = subgroupAdd(total);
-      if (seat == 0) {
-        if (shrink != 1.0 && step > begin) { moved = step; }
-        references[row] = reference;
-        shrinks[row] = shrink;
-        totals[row] = totals[row] * shrink + total;
-      }
+    let row = lane / MEMBERS;
+    let member = lane % MEMBERS;
+    var seen = min(STEP, end - step);
+    if (CAUSAL) { seen = min(seen, max(step, batch[1] + (first_row + row) / GROUP + 1) - step); }
+    var most = LEAST;
+    for (var t = member; t < seen; t += MEMBERS) { most = max(most, scores[row * SCORE + t]); }
+    for (var other = 1u; other < MEMBERS; other *= 2) { most = max(most, subgroupShuffleXor(most, other)); }
+    var reference = references[row];
+    var shrink = 1.0;
+    if (most > reference + SLACK) {
+      shrink = exp(reference - most);
+      reference = most;
+    }
+    var total = 0.0;
+    for (var t = member; t < STEP; t += MEMBERS) {
+      let weight = select(0.0, exp(scores[row * SCORE + t] - reference), t < seen);
+      total += weight;
+      weights[row * WEIGHT + t] = f16(weight);
+    }
+    for (var other = 1u; other < MEMBERS; other *= 2) { total += subgroupShuffleXor(total, other); }
+    if (member == 0) {
+      if (shrink != 1.0 && step > begin) { moved = step; }
+      references[row] = reference;
+      shrinks[row] = shrink;
+      totals[row] = totals[row] * shrink + total;
     }
 
     // 3. Sums of values, by matrices of dimensions.

@@ -4,7 +4,7 @@
 //   weights  packed panels of 16 outputs (src/webgpu/layout.ts)    x  tiles of 16 rows × 16 columns (tiles.wgsl), 16-bit
 //   out      (rows, out_stride) f32; of gated ones tiles as x has them
 //
-// A workgroup computes 2 · SIDE outputs (two panels, or halves of one) for TEAMS · RIGHTS · SIDE rows. Each team has rows of its own;
+// A workgroup computes LEFTS · SIDE outputs (panels, or halves of them) for TEAMS · RIGHTS · SIDE rows. Each team has rows of its own;
 // its SHARES subgroups take turns at the columns, and their sums are joined at the end. Nothing is loaded twice by a team. The sums
 // have names and are no array: compilers keep arrays of matrices in slow memory.
 
@@ -36,6 +36,7 @@ fn left(source: Place, tile: u32, column: u32, to: u32) -> Left {
 const TILE_COLUMNS: u32 = 16u;
 // end of head
 
+override LEFTS: u32; // 1 or 2: matrices of outputs; 2 where they are gated
 override RIGHTS: u32; // 1, 2 or 4: matrices of rows that a team has
 override SHARES: u32;
 override TEAMS: u32;
@@ -85,7 +86,7 @@ fn right(row: u32, column: u32) -> Right {
 fn finish(subgroup: u32, lane: u32, row: u32, first: Result, second: Result) {
   workgroupBarrier();
   subgroupMatrixStore<col_major>(&partial, subgroup * 2u * MATRIX, first, SIDE);
-  subgroupMatrixStore<col_major>(&partial, (subgroup * 2u + 1u) * MATRIX, second, SIDE);
+  if (LEFTS == 2u) { subgroupMatrixStore<col_major>(&partial, (subgroup * 2u + 1u) * MATRIX, second, SIDE); }
   workgroupBarrier();
   // Each lane takes pairs of neighbouring outputs.
   const pairs = MATRIX / 2u;
@@ -98,7 +99,7 @@ fn finish(subgroup: u32, lane: u32, row: u32, first: Result, second: Result) {
     for (var share = 0u; share < SHARES; share++) {
       let at = (team * SHARES + share) * 2u * MATRIX + e % pairs * 2u;
       one += vec2f(partial[at], partial[at + 1u]);
-      two += vec2f(partial[at + MATRIX], partial[at + MATRIX + 1u]);
+      if (LEFTS == 2u) { two += vec2f(partial[at + MATRIX], partial[at + MATRIX + 1u]); }
     }
     let output = first_output + e % (SIDE / 2u) * 2u;
     if (GATED) {
@@ -109,8 +110,10 @@ fn finish(subgroup: u32, lane: u32, row: u32, first: Result, second: Result) {
     } else {
       put(here, output, one.x);
       put(here, output + 1u, one.y);
-      put(here, output + SIDE, two.x);
-      put(here, output + SIDE + 1u, two.y);
+      if (LEFTS == 2u) {
+        put(here, output + SIDE, two.x);
+        put(here, output + SIDE + 1u, two.y);
+      }
     }
   }
 }
@@ -125,7 +128,7 @@ fn put(row: u32, output: u32, sum: f32) {
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let subgroup = lane / SUBGROUP;
   let share = subgroup % SHARES;
-  first_output = group.y * select(2u * SIDE, SIDE, GATED);
+  first_output = group.y * select(LEFTS * SIDE, SIDE, GATED);
   team_row = group.x * TEAMS * RIGHTS * SIDE;
   let row = team_row + subgroup / SHARES * RIGHTS * SIDE;
   let one = place_of(first_output, false);
@@ -146,28 +149,29 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
       workgroupBarrier();
       if (tile < sizes.tiles) {
         unpack(one, tile, subgroup * 2u, lane % SUBGROUP);
-        unpack(two, tile, subgroup * 2u + 1u, lane % SUBGROUP);
+        if (LEFTS == 2u) { unpack(two, tile, subgroup * 2u + 1u, lane % SUBGROUP); }
       }
       workgroupBarrier();
     }
     for (var column = 0u; column < TILE_COLUMNS && tile < sizes.tiles; column += SIDE) {
       let a = left(one, tile, column, subgroup * 2u);
-      let b = left(two, tile, column, subgroup * 2u + 1u);
+      var b = Left();
+      if (LEFTS == 2u) { b = left(two, tile, column, subgroup * 2u + 1u); }
       let r = right(row, tile * TILE_COLUMNS + column);
       one_0 = subgroupMatrixMultiplyAccumulate(a, r, one_0);
-      two_0 = subgroupMatrixMultiplyAccumulate(b, r, two_0);
+      if (LEFTS == 2u) { two_0 = subgroupMatrixMultiplyAccumulate(b, r, two_0); }
       if (RIGHTS > 1u) {
         let r = right(row + SIDE, tile * TILE_COLUMNS + column);
         one_1 = subgroupMatrixMultiplyAccumulate(a, r, one_1);
-        two_1 = subgroupMatrixMultiplyAccumulate(b, r, two_1);
+        if (LEFTS == 2u) { two_1 = subgroupMatrixMultiplyAccumulate(b, r, two_1); }
       }
       if (RIGHTS > 2u) {
         let r = right(row + 2u * SIDE, tile * TILE_COLUMNS + column);
         one_2 = subgroupMatrixMultiplyAccumulate(a, r, one_2);
-        two_2 = subgroupMatrixMultiplyAccumulate(b, r, two_2);
+        if (LEFTS == 2u) { two_2 = subgroupMatrixMultiplyAccumulate(b, r, two_2); }
         let s = right(row + 3u * SIDE, tile * TILE_COLUMNS + column);
         one_3 = subgroupMatrixMultiplyAccumulate(a, s, one_3);
-        two_3 = subgroupMatrixMultiplyAccumulate(b, s, two_3);
+        if (LEFTS == 2u) { two_3 = subgroupMatrixMultiplyAccumulate(b, s, two_3); }
       }
     }
   }

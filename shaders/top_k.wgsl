@@ -75,6 +75,12 @@ fn before(a: vec2u, b: vec2u) -> bool {
   return a.x > b.x || (a.x == b.x && a.y > b.y);
 }
 
+/// A lane's next four keys of keys[at … at + count - 1]: loads that need not wait for one another. Beyond the last anything.
+fn keys_at(at: u32, i: u32, count: u32) -> vec4u {
+  let places = at + min(vec4u(i) + vec4u(0u, LANES, 2u * LANES, 3u * LANES), vec4u(count - 1u));
+  return vec4u(keys[places.x], keys[places.y], keys[places.z], keys[places.w]);
+}
+
 /// Puts the `wanted` best of keys[at … at + count - 1] into `chosen`, in no order, ties to the lower index: digit by digit from
 /// the highest down, of the key and then of the index, until all that share the digits so far are wanted. wanted ≤ count.
 fn choose(lane: u32, at: u32, count: u32, all_wanted: u32) {
@@ -86,10 +92,13 @@ fn choose(lane: u32, at: u32, count: u32, all_wanted: u32) {
     let shift = 24u - 8u * (round % 4u);
     atomicStore(&counts[lane], 0u);
     workgroupBarrier();
-    for (var i = lane; i < count; i += LANES) {
-      let item = vec2u(keys[at + i], ~i);
-      let digit = (select(item.x, item.y, of_index) >> shift) & 255u;
-      if (all((item & mask) == prefix)) { atomicAdd(&counts[255u - digit], 1u); }
+    for (var i = lane; i < count; i += 4u * LANES) {
+      let four = keys_at(at, i, count);
+      for (var j = 0u; j < 4u; j++) {
+        let item = vec2u(four[j], ~(i + j * LANES));
+        let digit = (select(item.x, item.y, of_index) >> shift) & 255u;
+        if (i + j * LANES < count && all((item & mask) == prefix)) { atomicAdd(&counts[255u - digit], 1u); }
+      }
     }
     workgroupBarrier();
     if (lane < STRIPE) {
@@ -112,11 +121,14 @@ fn choose(lane: u32, at: u32, count: u32, all_wanted: u32) {
   }
   if (lane == 0u) { atomicStore(&n_chosen, 0u); }
   workgroupBarrier();
-  for (var i = lane; i < count; i += LANES) {
-    let item = vec2u(keys[at + i], ~i);
-    if (!before(prefix, item & mask)) {
-      let place = atomicAdd(&n_chosen, 1u);
-      if (place < MOST) { chosen[place] = item; }
+  for (var i = lane; i < count; i += 4u * LANES) {
+    let four = keys_at(at, i, count);
+    for (var j = 0u; j < 4u; j++) {
+      let item = vec2u(four[j], ~(i + j * LANES));
+      if (i + j * LANES < count && !before(prefix, item & mask)) {
+        let place = atomicAdd(&n_chosen, 1u);
+        if (place < MOST) { chosen[place] = item; }
+      }
     }
   }
   workgroupBarrier();

@@ -36,7 +36,7 @@ interface GpuStates extends States {
 const LANES = 64;
 /** Workgroups of one row tile that fill a large GPU. */
 const WORKGROUPS = 512;
-const MAX_SLICES = 32;
+const MAX_SLICES = 16;
 const LEAST_SLICE = 128;
 /** A tail has so many slices at most. */
 const TAIL_PARTS = 8;
@@ -65,8 +65,13 @@ function mostVectors(shape: Shape, workgroupBytes: number): number {
   return Math.max(1, 2 ** Math.floor(Math.log2(Math.min(4, workgroupBytes / bytes))));
 }
 
-/** maxRows: of a prefill; maxSamples: of a decode step. */
-export async function createAttention(gpu: Gpu, shape: Shape, _maxRows: number, maxSamples: number): Promise<Family> {
+/** maxSamples: of a decode step. kernelClass: which kernel decodes whatever the number of rows; otherwise it goes by that. */
+export async function createAttention(
+  gpu: Gpu,
+  shape: Shape,
+  maxSamples: number,
+  kernelClass?: "few" | "many",
+): Promise<Family> {
   const { nHeads, nKvHeads, headDim, ropeDim } = shape;
   const group = nHeads / nKvHeads;
   const padded = paddedHeadDim(shape);
@@ -118,7 +123,7 @@ export async function createAttention(gpu: Gpu, shape: Shape, _maxRows: number, 
     const made = async (rights: number, CAUSAL: 0 | 1) => {
       const rows = rights * side;
       const shares = Math.max(1, Math.floor((8 * side) / padded));
-      const sums = 4 * Math.max(8 * side + 4, shares * (padded + 4));
+      const sums = 4 * Math.max(8 * side + (8 * unit.subgroup) / rows, shares * (padded + 4));
       const bytes = rows * (2 * (padded + 8) + 2 * (8 * side + 8) + sums + 12) + 64;
       if (bytes > workgroupBytes) return undefined;
       const constants = { ...heads, SUBGROUP: unit.subgroup, RIGHTS: rights, CAUSAL };
@@ -226,8 +231,9 @@ export async function createAttention(gpu: Gpu, shape: Shape, _maxRows: number, 
       const { slice, slices } = slicesOf(ctxLen);
       const sizes = [placeOf(queries), queries.stride, capacity, slice];
       const bindings = [buffer, queries.buffer, pool.layer(layer), values, lse];
-      if (matrix && rows * group >= MATRIX_ROWS) {
-        const { kernel, rows: atOnce } = rows * group > matrix.few.rows ? matrix.many : matrix.few;
+      if (matrix && kernelClass !== "few" && (kernelClass || rows * group >= MATRIX_ROWS)) {
+        const isMany = kernelClass === "many" || rows * group > matrix.few.rows;
+        const { kernel, rows: atOnce } = isMany ? matrix.many : matrix.few;
         gpu.run(kernel, bindings, sizes, nKvHeads, slices, Math.ceil((rows * group) / atOnce));
         return;
       }

@@ -39,7 +39,7 @@ export async function createWebGpuBackend(
       { maxRows: MAX_ROWS, widest: Math.max(dim, hiddenDim, nHeads * headDim), hiddenDim },
       kernelClass,
     ),
-    createAttention(gpu, shape, MAX_ROWS, MAX_SAMPLES),
+    createAttention(gpu, shape, MAX_SAMPLES, kernelClass),
     createCandidates(gpu, shape.vocab, MAX_SAMPLES),
   ]);
   made.catch(() => gpu.dispose());

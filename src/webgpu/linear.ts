@@ -50,24 +50,18 @@ export interface FewTile {
   readonly ahead: number;
 }
 
-/** What a workgroup of linear_matrix.wgsl computes: two matrices' outputs for teams · rights matrices of rows. */
+/** What a workgroup of linear_matrix.wgsl computes: lefts matrices' outputs for teams · rights matrices of rows. */
 export interface MatrixTile {
+  readonly lefts: 1 | 2;
   readonly rights: 1 | 2 | 4;
   /** Subgroups that share a team's columns. */
   readonly shares: number;
   readonly teams: number;
 }
 
-/** What a workgroup of linear_tile.wgsl computes. */
-export interface RowTile {
-  readonly rows: 16 | 32;
-  /** Of outputs: 256 / rows in each; the second one's are up's where there is a gate. */
-  readonly vectors: 1 | 2;
-}
-
 /** The tiles that kernels are made for. */
 export interface Tiling {
-  /** For ever more rows. */
+  /** For ever more rows; the last one for any number. */
   readonly few: readonly FewTile[];
   /** Most samples that `few` computes where there are subgroup matrices. */
   readonly mostFew: number;
@@ -82,11 +76,11 @@ export const TILING: Tiling = {
     { rows: 1, panels: 1, ahead: 4 },
     { rows: 2, panels: 2, ahead: 2 },
     { rows: 4, panels: 2, ahead: 2 },
-    { rows: 8, panels: 2, ahead: 2 },
+    { rows: 8, panels: 4, ahead: 1 },
   ],
   mostFew: 4,
   enough: 256,
-  enoughFew: 512,
+  enoughFew: 1024,
 };
 
 /** The largest piece of a file on its way: the caller's bytes, the queue's copy and the buffer that is packed from. */
@@ -123,7 +117,7 @@ export async function createLinear(
   roomFor(widest);
   const ups = gpu.buffer(maxRows * strideOf(hiddenDim) * 4, "activations");
   /** How the forward at hand computes. */
-  let kind: "few" | "tile" | "matrix" = "few";
+  let kind: "few" | "many" | "matrix" = "few";
   let prompt = false;
 
   /** Makes room for rows of so many columns. */
@@ -140,7 +134,7 @@ export async function createLinear(
     const unit = gpu.abilities.matrix;
     if (!unit || 8 * unit.subgroup > limits.maxComputeInvocationsPerWorkgroup) return undefined;
     const heads = [unit.side === 8 ? "matrix_8" : undefined];
-    const sizes = { RIGHTS: 1, SHARES: 1, TEAMS: 1, SUBGROUP: unit.subgroup };
+    const sizes = { LEFTS: 2, RIGHTS: 1, SHARES: 1, TEAMS: 1, SUBGROUP: unit.subgroup };
     return (await kernels.tryGet("linear_matrix", { heads, constants: { ...sizes, GATED: 0 } })) && unit;
   }
 
@@ -165,25 +159,21 @@ export async function createLinear(
       constants: matrixHeads.length > 0 ? { ...layout.constants, ...constants } : constants,
     });
   }
-  function tileKernel({ layout }: Stack, { rows, vectors }: RowTile, gated: boolean): Kernel {
-    const constants = { ...layout.constants, ROWS: rows, VECTORS: vectors, GATED: Number(gated) };
-    return kernels.now("linear_tile", { heads: [layout.head], constants });
-  }
-
   /** The tile of so many rows; shares and teams follow from the weight alone, so that they change no row's bits. */
-  function matrixTile(rows: number, outputs: number, { layout }: Stack): MatrixTile {
+  function matrixTile(rows: number, outputs: number, gated: boolean, { layout }: Stack): MatrixTile {
     const { side, subgroup } = unit as MatrixUnit;
     const rights = rows <= side ? 1 : rows <= 2 * side ? 2 : 4;
     const isNarrow = outputs / (2 * side) < tiling.enough;
-    if (prompt) return { rights: 4, shares: isNarrow ? 4 : 2, teams: isNarrow ? 2 : 4 };
+    if (prompt) return { lefts: 2, rights: 4, shares: isNarrow ? 4 : 2, teams: isNarrow ? 2 : 4 };
     // Twice the subgroups need twice the lanes and memory.
     const unpacked = layout.matrixHeads.length > 0 ? 2 * side * layout.tileColumns * 2 : 0;
     const doubles =
       16 * subgroup <= limits.maxComputeInvocationsPerWorkgroup &&
       16 * (8 * side * side + unpacked) <= limits.maxComputeWorkgroupStorageSize;
-    return { rights, shares: isNarrow && doubles ? 16 : 8, teams: 1 };
+    return { lefts: isNarrow && !gated ? 1 : 2, rights, shares: isNarrow && doubles ? 16 : 8, teams: 1 };
   }
-  const matrixSizes = ({ rights, shares, teams }: MatrixTile) => ({
+  const matrixSizes = ({ lefts, rights, shares, teams }: MatrixTile) => ({
+    LEFTS: lefts,
     RIGHTS: rights,
     SHARES: shares,
     TEAMS: teams,
@@ -271,7 +261,7 @@ export async function createLinear(
   function prepared(x: GpuTensor, norm: Norm | undefined): GpuTensor {
     const weight = norm?.weight as GpuTensor | undefined;
     const eps = floatBits(norm?.eps ?? 0);
-    if (x.form.tiles || (kind === "tile" && !weight)) return x;
+    if (x.form.tiles || (kind === "many" && !weight)) return x;
     const made: GpuTensor = { ...x, buffer: between, first: 0, column: 0, stride: strideOf(x.cols) };
     if (kind === "matrix") {
       const sizes = [placeOf(x) / 4, x.stride / 4, x.cols, eps];
@@ -325,7 +315,7 @@ export async function createLinear(
       const place = [placeOf(out) + column, out.stride, span.outputs - column];
       const from = [rows, placeOf(x) / 4, x.stride / 4];
       if (kind === "matrix" && unit) {
-        const tile = matrixTile(rows, all, stack);
+        const tile = matrixTile(rows, all, gated, stack);
         const to = gated ? [0, Math.ceil(out.cols / 16), place[2]] : place;
         const sizes = [rows, Math.ceil(x.cols / 16), ...to, ...weights];
         const across = Math.ceil(rows / (unit.side * tile.rights * tile.teams));
@@ -335,24 +325,25 @@ export async function createLinear(
           [buffer, x.buffer, out.buffer],
           sizes,
           across,
-          Math.ceil(outputs / (unit.side * (gated ? 1 : 2))),
+          Math.ceil(outputs / (unit.side * (gated ? 1 : tile.lefts))),
         );
-      } else if (kind === "tile") {
-        const height = prompt || rows > 16 ? 32 : 16;
-        const width = 1024 / height; // outputs of a vector
-        const vectors = gated || (height === 32 && (all / 64) * Math.ceil(rows / 32) >= tiling.enough) ? 2 : 1;
-        const kernel = tileKernel(stack, { rows: height, vectors }, gated);
-        const groups = [Math.ceil(rows / height), Math.ceil(outputs / (width * (gated ? 1 : vectors)))];
-        gpu.run(kernel, [buffer, x.buffer, out.buffer], [...from, ...place, ...weights], groups[0], groups[1]);
       } else {
-        const tiles = gated ? tiling.few.map((tile) => ({ ...tile, panels: 2 })) : tiling.few;
-        const tile = tiles.find((tile) => tile.rows >= rows) ?? tiles[tiles.length - 1];
+        const few = kind === "few" && tiling.few.find((tile) => tile.rows >= rows);
+        const tile = few || tiling.few[tiling.few.length - 1];
+        const atOnce = gated ? Math.max(2, tile.panels) / 2 : tile.panels;
         const sizes = [...from, x.cols, floatBits(norm?.eps ?? 0), ...place, ...weights];
         const by = (norm?.weight as GpuTensor | undefined)?.buffer ?? x.buffer;
         // By the whole weight, so that it changes no bits.
-        const share = [1, 2, 4].find((share) => share * span.panels >= tiling.enoughFew) ?? 4; // of a panel
-        const groups = [Math.ceil(rows / tile.rows), Math.ceil(panels / (gated ? 1 : tile.panels)) * share];
-        const kernel = fewKernel(stack, tile, PANEL / share, norm !== undefined, gated);
+        const enough = Math.min(tiling.enoughFew, x.cols / 4);
+        const share = [1, 2, 4].find((share) => share * span.panels >= enough * tile.panels) ?? 4; // of a panel
+        const groups = [Math.ceil(rows / tile.rows), Math.ceil(panels / atOnce) * share];
+        const kernel = fewKernel(
+          stack,
+          { ...tile, panels: gated ? 2 * atOnce : atOnce },
+          PANEL / share,
+          norm !== undefined,
+          gated,
+        );
         gpu.run(kernel, [buffer, x.buffer, by, out.buffer], sizes, groups[0], groups[1]);
       }
     }
@@ -386,7 +377,7 @@ export async function createLinear(
       prompt = !decoding;
       const mostFew = unit ? tiling.mostFew : tiling.few[tiling.few.length - 1].rows;
       const few = kernelClass ? kernelClass === "few" : decoding && rows <= mostFew;
-      kind = few ? "few" : unit ? "matrix" : "tile";
+      kind = few ? "few" : unit ? "matrix" : "many";
       return kind === "matrix";
     },
     embed(table: Weight, batch: PreparedBatch, out: Tensor) {

@@ -47,7 +47,7 @@ export async function createAttentionRig(
       },
     },
   });
-  const attention = await createAttention(family, shape, RIG_ROWS, RIG_SAMPLES);
+  const attention = await createAttention(family, shape, RIG_SAMPLES);
 
   function tensor(rows: number, cols: number, values?: ArrayLike<number>): GpuTensor {
     const made = buffers.tensor(rows, cols);
