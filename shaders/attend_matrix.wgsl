@@ -57,13 +57,14 @@ struct Sizes { q_at: u32, q_stride: u32, capacity: u32, slice: u32 }
 @group(0) @binding(4) var<storage, read_write> values: array<u32>;
 @group(0) @binding(5) var<storage, read_write> lse: array<f32>;
 
+// All of these are whole multiples of 16 bytes: matrices are loaded from such places only, and drivers put one behind the other.
 var<workgroup> queries: array<f16, ROWS * QUERY>; // (row, dimension)
 var<workgroup> scores: array<f32, ROWS * max(SCORE, SHARES * SUM)>; // (row, token); between steps sums (share, row, dimension)
 var<workgroup> weights: array<f16, ROWS * WEIGHT>; // (row, token)
 var<workgroup> references: array<f32, ROWS>;
 var<workgroup> totals: array<f32, ROWS>;
 var<workgroup> shrinks: array<f32, ROWS>;
-var<workgroup> moved: u32; // the last step in which a reference moved
+var<workgroup> moved: array<u32, 4>; // the first: the last step in which a reference moved
 var<workgroup> blocks: array<u32, 2 * STEP / 32>; // where this step's blocks and the next one's have the KV head
 
 /// Where the tile begins that has a token and a dimension of K; that of V is 32 · D16 on.
@@ -153,18 +154,30 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   var two_0 = Result();
   var two_1 = Result();
 
+  let first_tiles = tile_of(begin + subgroup * SIDE, 0);
+  var next_0 = keys(first_tiles, begin + subgroup * SIDE, 0);
+  var next_1 = keys(first_tiles, begin + subgroup * SIDE, SIDE);
+  var next_2 = keys(first_tiles, begin + subgroup * SIDE, 2 * SIDE);
+  var next_3 = keys(first_tiles, begin + subgroup * SIDE, 3 * SIDE);
+
   for (var step = begin; step < end; step += STEP) {
     // 1. Scores of SIDE tokens a subgroup.
     let token = step + subgroup * SIDE;
     var scores_0 = Result();
     var scores_1 = Result();
     let tiles = tile_of(token, 0);
-    // Four loads at a time, so that they need not wait for one another.
+    // Four loads at a time, the next four before these are used, so that few wait for one another.
     for (var d = 0u; d < D16; d += 4 * SIDE) {
-      let k_0 = keys(tiles, token, d);
-      let k_1 = keys(tiles, token, d + SIDE);
-      let k_2 = keys(tiles, token, d + 2 * SIDE);
-      let k_3 = keys(tiles, token, d + 3 * SIDE);
+      let k_0 = next_0;
+      let k_1 = next_1;
+      let k_2 = next_2;
+      let k_3 = next_3;
+      if (d + 4 * SIDE < D16) {
+        next_0 = keys(tiles, token, d + 4 * SIDE);
+        next_1 = keys(tiles, token, d + 5 * SIDE);
+        next_2 = keys(tiles, token, d + 6 * SIDE);
+        next_3 = keys(tiles, token, d + 7 * SIDE);
+      }
       scores_0 = subgroupMatrixMultiplyAccumulate(k_0, query(0, d), scores_0);
       if (RIGHTS > 1) { scores_1 = subgroupMatrixMultiplyAccumulate(k_0, query(SIDE, d), scores_1); }
       if (d + SIDE < D16) {
@@ -180,6 +193,13 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
         if (RIGHTS > 1) { scores_1 = subgroupMatrixMultiplyAccumulate(k_3, query(SIDE, d + 3 * SIDE), scores_1); }
       }
     }
+    // The first values, which arrive while weights are made.
+    let first = share * SIDE;
+    let across = SHARES * SIDE;
+    var v_0 = values_of(step, first, dim);
+    var v_1 = values_of(step, first + across, dim);
+    var v_2 = values_of(step, first + 2 * across, dim);
+    var v_3 = values_of(step, first + 3 * across, dim);
     subgroupMatrixStore<col_major>(&scores, subgroup * SIDE, scores_0, SCORE);
     if (RIGHTS > 1) { subgroupMatrixStore<col_major>(&scores, SIDE * SCORE + subgroup * SIDE, scores_1, SCORE); }
     workgroupBarrier();
@@ -194,7 +214,8 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     var seen = min(STEP, end - step);
     if (CAUSAL) { seen = min(seen, max(step, batch[1] + (first_row + row) / GROUP + 1) - step); }
     var most = LEAST;
-    for (var t = member; t < seen; t += MEMBERS) { most = max(most, scores[row * SCORE + t]); }
+    // All lanes go round as often, so that they meet again where they exchange what they found.
+    for (var t = member; t < STEP + member; t += MEMBERS) { most = max(most, select(LEAST, scores[row * SCORE + t], t < seen)); }
     for (var other = 1u; other < MEMBERS; other *= 2) { most = max(most, subgroupShuffleXor(most, other)); }
     var reference = references[row];
     var shrink = 1.0;
@@ -203,21 +224,21 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
       reference = most;
     }
     var total = 0.0;
-    for (var t = member; t < STEP; t += MEMBERS) {
+    for (var t = member; t < STEP + member; t += MEMBERS) {
       let weight = select(0.0, exp(scores[row * SCORE + t] - reference), t < seen);
       total += weight;
       weights[row * WEIGHT + t] = f16(weight);
     }
     for (var other = 1u; other < MEMBERS; other *= 2) { total += subgroupShuffleXor(total, other); }
     if (member == 0) {
-      if (shrink != 1.0 && step > begin) { moved = step; }
+      if (shrink != 1.0 && step > begin) { moved[0] = step; }
       references[row] = reference;
       shrinks[row] = shrink;
       totals[row] = totals[row] * shrink + total;
     }
 
     // 3. Sums of values, by matrices of dimensions.
-    if (workgroupUniformLoad(&moved) == step && step > begin) {
+    if (workgroupUniformLoad(&moved[0]) == step && step > begin) {
       one_0 = scaled(one_0, share, dim, 0, has_one, seat);
       if (RIGHTS > 1) { one_1 = scaled(one_1, share, dim, SIDE, has_one, seat); }
       if (BOTH) {
@@ -225,26 +246,37 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
         if (RIGHTS > 1) { two_1 = scaled(two_1, 0, dim + SUBGROUPS * SIDE, SIDE, has_two, seat); }
       }
     }
-    if (has_one) {
-      let next = SHARES * SIDE;
-      for (var i = 0u; i < EACH; i += 4) {
-        let t = (share + i * SHARES) * SIDE;
-        let v_0 = values_of(step, t, dim);
-        let v_1 = values_of(step, t + next, dim);
-        let v_2 = values_of(step, t + 2 * next, dim);
-        let v_3 = values_of(step, t + 3 * next, dim);
-        one_0 = subgroupMatrixMultiplyAccumulate(v_0, weight(0, t), one_0);
-        if (RIGHTS > 1) { one_1 = subgroupMatrixMultiplyAccumulate(v_0, weight(SIDE, t), one_1); }
-        if (EACH > 1) {
-          one_0 = subgroupMatrixMultiplyAccumulate(v_1, weight(0, t + next), one_0);
-          if (RIGHTS > 1) { one_1 = subgroupMatrixMultiplyAccumulate(v_1, weight(SIDE, t + next), one_1); }
-        }
-        if (EACH > 2) {
-          one_0 = subgroupMatrixMultiplyAccumulate(v_2, weight(0, t + 2 * next), one_0);
-          if (RIGHTS > 1) { one_1 = subgroupMatrixMultiplyAccumulate(v_2, weight(SIDE, t + 2 * next), one_1); }
-          one_0 = subgroupMatrixMultiplyAccumulate(v_3, weight(0, t + 3 * next), one_0);
-          if (RIGHTS > 1) { one_1 = subgroupMatrixMultiplyAccumulate(v_3, weight(SIDE, t + 3 * next), one_1); }
-        }
+    for (var i = 0u; i < EACH; i += 4) {
+      let t = first + i * across;
+      let u_0 = v_0;
+      let u_1 = v_1;
+      let u_2 = v_2;
+      let u_3 = v_3;
+      if (i + 4 < EACH) {
+        v_0 = values_of(step, t + 4 * across, dim);
+        v_1 = values_of(step, t + 5 * across, dim);
+        v_2 = values_of(step, t + 6 * across, dim);
+        v_3 = values_of(step, t + 7 * across, dim);
+      } else if (step + STEP < end) {
+        // The next step's first keys.
+        let token = step + STEP + subgroup * SIDE;
+        let tiles = tile_of(token, 0);
+        next_0 = keys(tiles, token, 0);
+        next_1 = keys(tiles, token, SIDE);
+        next_2 = keys(tiles, token, 2 * SIDE);
+        next_3 = keys(tiles, token, 3 * SIDE);
+      }
+      one_0 = subgroupMatrixMultiplyAccumulate(u_0, weight(0, t), one_0);
+      if (RIGHTS > 1) { one_1 = subgroupMatrixMultiplyAccumulate(u_0, weight(SIDE, t), one_1); }
+      if (EACH > 1) {
+        one_0 = subgroupMatrixMultiplyAccumulate(u_1, weight(0, t + across), one_0);
+        if (RIGHTS > 1) { one_1 = subgroupMatrixMultiplyAccumulate(u_1, weight(SIDE, t + across), one_1); }
+      }
+      if (EACH > 2) {
+        one_0 = subgroupMatrixMultiplyAccumulate(u_2, weight(0, t + 2 * across), one_0);
+        if (RIGHTS > 1) { one_1 = subgroupMatrixMultiplyAccumulate(u_2, weight(SIDE, t + 2 * across), one_1); }
+        one_0 = subgroupMatrixMultiplyAccumulate(u_3, weight(0, t + 3 * across), one_0);
+        if (RIGHTS > 1) { one_1 = subgroupMatrixMultiplyAccumulate(u_3, weight(SIDE, t + 3 * across), one_1); }
       }
     }
     if (has_two) {

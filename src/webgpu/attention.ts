@@ -43,7 +43,7 @@ const TAIL_PARTS = 8;
 /** Samples that are attended to by themselves at a time. */
 const ALONE_ROWS = 32;
 /** Query rows of a KV head from which on subgroup matrices pay. */
-const MATRIX_ROWS = 2;
+const MATRIX_ROWS = 1;
 
 export interface RowTiles {
   /** Rows (samples · query heads of a KV head) that share each load of K and V. */

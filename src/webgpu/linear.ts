@@ -67,6 +67,8 @@ export interface Tiling {
   readonly mostFew: number;
   /** Workgroups of fewer than this leave a GPU idle: then more subgroups share the columns, or a workgroup has fewer outputs. */
   readonly enough: number;
+  /** With fewer than this a workgroup has one matrix of outputs and not two. */
+  readonly least: number;
   /** Likewise of `few`. */
   readonly enoughFew: number;
 }
@@ -76,10 +78,11 @@ export const TILING: Tiling = {
     { rows: 1, panels: 1, ahead: 4 },
     { rows: 2, panels: 2, ahead: 2 },
     { rows: 4, panels: 2, ahead: 2 },
-    { rows: 8, panels: 4, ahead: 1 },
+    { rows: 8, panels: 4, ahead: 2 },
   ],
   mostFew: 4,
   enough: 256,
+  least: 96,
   enoughFew: 1024,
 };
 
@@ -170,7 +173,7 @@ export async function createLinear(
     const doubles =
       16 * subgroup <= limits.maxComputeInvocationsPerWorkgroup &&
       16 * (8 * side * side + unpacked) <= limits.maxComputeWorkgroupStorageSize;
-    return { lefts: isNarrow && !gated ? 1 : 2, rights, shares: isNarrow && doubles ? 16 : 8, teams: 1 };
+    return { lefts: outputs / (2 * side) < tiling.least && !gated ? 1 : 2, rights, shares: isNarrow && doubles ? 16 : 8, teams: 1 };
   }
   const matrixSizes = ({ lefts, rights, shares, teams }: MatrixTile) => ({
     LEFTS: lefts,
