@@ -25,9 +25,9 @@ fn four(unit: Unit, i: u32) -> vec4f {
 // end of head
 
 override ROWS: u32; // 1, 2, 4 or 8
-override PANELS: u32; // 1, 2 or 4
+override PANELS: u32; // 1 or 2
 override OUTPUTS: u32; // 16, or fewer where there are few panels
-override AHEAD: u32;    // tiles of each panel that a lane loads before it computes with them
+const AHEAD: u32 = 2u; // tiles of each panel that a lane loads before it computes with them
 override RAGGED: bool; // whether the last tile has more columns than x
 override NORM: bool;   // whether rows are normalised on their way in; else `norm` is not read
 override GATED: bool;  // whether panels come in pairs, of the gate and of up
@@ -60,8 +60,7 @@ struct Sizes {
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
 
 override JOINED: u32 = min(ROWS, 4u); // rows whose sums are joined at a time
-override PAIR: u32 = min(PANELS, 2u); // panels whose sums are joined at a time
-var<workgroup> partial: array<vec4f, LANES * PAIR>; // of up to four rows: first panel, second panel
+var<workgroup> partial: array<vec4f, LANES * PANELS>; // of up to four rows: first panel, second panel
 var<workgroup> scales: array<f32, 8>;
 
 /// The parts of an output's sum for a row among those that lie in `partial` from `at` on.
@@ -118,16 +117,16 @@ fn scale_rows(lane: u32, first: u32, squares: vec4f) {
   if (lane < JOINED) { scales[first + lane] = 1.0 / sqrt(joined(0u, 0u, lane) / f32(sizes.cols) + sizes.eps); }
 }
 
-/// Joins the sums of up to four rows, from `row` of the workgroup on, in one or two panels: OUTPUTS results of each row and panel.
+/// Joins the sums of up to four rows, from `row` of the workgroup on: OUTPUTS results of each row and panel.
 fn finish(lane: u32, first_row: u32, first_output: u32, row: u32, one: vec4f, two: vec4f) {
   workgroupBarrier();
   partial[lane] = one;
-  if (PAIR == 2u) { partial[LANES + lane] = two; }
+  if (PANELS == 2u) { partial[LANES + lane] = two; }
   workgroupBarrier();
   let which = lane / OUTPUTS; // row and panel
   let here = row + which % JOINED;
   let column = first_output + select(which / JOINED, 0u, GATED) * 16u + lane % OUTPUTS;
-  if (which >= JOINED * select(PAIR, 1u, GATED) || first_row + here >= sizes.rows) { return; }
+  if (which >= JOINED * select(PANELS, 1u, GATED) || first_row + here >= sizes.rows) { return; }
   if (column >= min(sizes.outputs, sizes.panels * 16u)) { return; }
   var scale = 1.0;
   if (NORM) { scale = scales[here]; }
@@ -148,95 +147,69 @@ fn panel_at(panel: u32, is_up: bool) -> u32 {
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let first_row = group.x * ROWS;
-  let wide = select(PANELS, PANELS / 2u, GATED) * 16u; // results of a row for all shares of the panels
+  let wide = select(PANELS, 1u, GATED) * 16u; // results of a row for all shares of the panels
   let first_output = group.y / (16u / OUTPUTS) * wide + group.y % (16u / OUTPUTS) * OUTPUTS;
   let first_panel = first_output / 16u;
   let part = lane % PARTS;
   let output = first_output % 16u + lane / PARTS % OUTPUTS;
   let one = panel_at(first_panel, false);
   let two = panel_at(first_panel + select(1u, 0u, GATED), GATED);
-  let three = panel_at(first_panel + select(2u, 1u, GATED), false);
-  let last = panel_at(first_panel + select(3u, 1u, GATED), GATED);
 
   var one_a = vec4f();
   var one_b = vec4f();
   var two_a = vec4f();
   var two_b = vec4f();
-  var three_a = vec4f();
-  var three_b = vec4f();
-  var four_a = vec4f();
-  var four_b = vec4f();
   var squares_a = vec4f();
   var squares_b = vec4f();
   for (var first = lane / (OUTPUTS * PARTS); first < sizes.tiles; first += SLOTS * AHEAD) {
-    var ones: array<Unit, 8>;
-    var twos: array<Unit, 8>;
-    var threes: array<Unit, 8>;
-    var fours: array<Unit, 8>;
-    for (var i = 0u; i < AHEAD; i++) {
-      let tile = min(first + i * SLOTS, sizes.tiles - 1u);
-      ones[i] = load_unit(one, tile, output, part);
-      if (PANELS > 1u) { twos[i] = load_unit(two, tile, output, part); }
-      if (PANELS > 2u) {
-        threes[i] = load_unit(three, tile, output, part);
-        fours[i] = load_unit(last, tile, output, part);
-      }
+    let last = min(first + SLOTS, sizes.tiles - 1u);
+    let one_here = load_unit(one, first, output, part);
+    let one_next = load_unit(one, last, output, part);
+    var two_here = one_here;
+    var two_next = one_next;
+    if (PANELS == 2u) {
+      two_here = load_unit(two, first, output, part);
+      two_next = load_unit(two, last, output, part);
     }
-    for (var step = 0u; step < AHEAD; step++) {
-      let tile = first + step * SLOTS;
-      if (tile >= sizes.tiles) { break; }
-      let column4 = (tile * TILE_COLUMNS + part * UNIT_COLUMNS) / 4u;
-      for (var i = 0u; i < UNIT_COLUMNS / 4u; i++) {
-        if (RAGGED && column4 + i >= sizes.x_stride4) { break; }
-        let w = four(ones[step], i);
-        var v = vec4f();
-        var u = vec4f();
-        var t = vec4f();
-        if (PANELS > 1u) { v = four(twos[step], i); }
-        if (PANELS > 2u) {
-          u = four(threes[step], i);
-          t = four(fours[step], i);
-        }
-        var scale = vec4f();
-        if (NORM) { scale = norm[column4 + i]; }
-        if (ROWS == 1u) {
-          var a = x[place_of(first_row) + column4 + i];
-          if (NORM) {
-            squares_a.x += dot(a, a);
-            a *= scale;
-          }
-          one_a.x = fma(w.w, a.w, fma(w.z, a.z, fma(w.y, a.y, fma(w.x, a.x, one_a.x))));
-          if (PANELS > 1u) { two_a.x = fma(v.w, a.w, fma(v.z, a.z, fma(v.y, a.y, fma(v.x, a.x, two_a.x)))); }
-          if (PANELS > 2u) {
-            three_a.x = fma(u.w, a.w, fma(u.z, a.z, fma(u.y, a.y, fma(u.x, a.x, three_a.x))));
-            four_a.x = fma(t.w, a.w, fma(t.z, a.z, fma(t.y, a.y, fma(t.x, a.x, four_a.x))));
-          }
-          continue;
-        }
-        var a = rows_at(first_row, column4 + i);
+    for (var i = 0u; i < AHEAD * (UNIT_COLUMNS / 4u); i++) {
+      let is_next = i >= UNIT_COLUMNS / 4u;
+      let tile = first + select(0u, SLOTS, is_next);
+      let quad = i % (UNIT_COLUMNS / 4u);
+      let column4 = (tile * TILE_COLUMNS + part * UNIT_COLUMNS) / 4u + quad;
+      if (tile >= sizes.tiles || (RAGGED && column4 >= sizes.x_stride4)) { break; }
+      var w: vec4f;
+      var v: vec4f;
+      if (is_next) { w = four(one_next, quad); } else { w = four(one_here, quad); }
+      if (PANELS == 2u) {
+        if (is_next) { v = four(two_next, quad); } else { v = four(two_here, quad); }
+      }
+      var scale = vec4f();
+      if (NORM) { scale = norm[column4]; }
+      if (ROWS == 1u) {
+        var a = x[place_of(first_row) + column4];
         if (NORM) {
-          squares_a += squared(a);
-          a = normed(a, scale);
+          squares_a.x += dot(a, a);
+          a *= scale;
         }
-        one_a = added(one_a, w, a);
-        if (PANELS > 1u) { two_a = added(two_a, v, a); }
-        if (PANELS > 2u) {
-          three_a = added(three_a, u, a);
-          four_a = added(four_a, t, a);
+        one_a.x = fma(w.w, a.w, fma(w.z, a.z, fma(w.y, a.y, fma(w.x, a.x, one_a.x))));
+        if (PANELS == 2u) { two_a.x = fma(v.w, a.w, fma(v.z, a.z, fma(v.y, a.y, fma(v.x, a.x, two_a.x)))); }
+        continue;
+      }
+      var a = rows_at(first_row, column4);
+      if (NORM) {
+        squares_a += squared(a);
+        a = normed(a, scale);
+      }
+      one_a = added(one_a, w, a);
+      if (PANELS == 2u) { two_a = added(two_a, v, a); }
+      if (ROWS == 8u) {
+        var b = rows_at(first_row + 4u, column4);
+        if (NORM) {
+          squares_b += squared(b);
+          b = normed(b, scale);
         }
-        if (ROWS == 8u) {
-          var b = rows_at(first_row + 4u, column4 + i);
-          if (NORM) {
-            squares_b += squared(b);
-            b = normed(b, scale);
-          }
-          one_b = added(one_b, w, b);
-          if (PANELS > 1u) { two_b = added(two_b, v, b); }
-          if (PANELS > 2u) {
-            three_b = added(three_b, u, b);
-            four_b = added(four_b, t, b);
-          }
-        }
+        one_b = added(one_b, w, b);
+        if (PANELS == 2u) { two_b = added(two_b, v, b); }
       }
     }
   }
@@ -247,9 +220,4 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   }
   finish(lane, first_row, first_output, 0u, one_a, two_a);
   if (ROWS == 8u) { finish(lane, first_row, first_output, 4u, one_b, two_b); }
-  if (PANELS > 2u) {
-    let next = first_output + select(32u, 16u, GATED);
-    finish(lane, first_row, next, 0u, three_a, four_a);
-    if (ROWS == 8u) { finish(lane, first_row, next, 4u, three_b, four_b); }
-  }
 }

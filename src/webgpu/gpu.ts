@@ -1,5 +1,6 @@
 // The device as the backend's families use it: buffers that are counted, dispatches and copies recorded in order, one submit and
-// one read a step. Knows queues, passes and errors; nothing of what kernels compute.
+// one read a step. A step that is as the one before finds its commands encoded already: that was done while the device worked.
+// Knows queues, passes and errors; nothing of what kernels compute.
 
 import { FurcateError, fail } from "../errors.ts";
 import type { Abilities, OpenedDevice } from "./device.ts";
@@ -72,9 +73,12 @@ export function createGpu(
 ): Gpu {
   const buffers = new Set<GPUBuffer>();
   let usedBytes = 0;
-  let encoder: GPUCommandEncoder | undefined;
-  let pass: GPUComputePassEncoder | undefined;
-  let dispatched = false; // since the last submit
+  // What is recorded since the last submit are the first `recorded` commands; those behind them were so in the submit before.
+  const commands: Command[] = [];
+  let recorded = 0;
+  let isNew = true; // whether they are not as in the submit before
+  let encoded: GPUCommandBuffer | undefined; // all commands, where they were submitted twice already
+  let dispatched = false;
   let failure: FurcateError | undefined;
 
   void device.lost.then(({ message, reason }) => {
@@ -136,19 +140,68 @@ export function createGpu(
     return at.group;
   }
 
-  function recording(): GPUCommandEncoder {
-    encoder ??= device.createCommandEncoder();
-    return encoder;
+  function record(command: Command): void {
+    commands.length = recorded;
+    commands.push(command);
+    recorded++;
+    isNew = true;
   }
-  function endPass(): void {
+
+  function encode(): GPUCommandBuffer {
+    const encoder = device.createCommandEncoder();
+    let pass: GPUComputePassEncoder | undefined;
+    let pipeline: GPUComputePipeline | undefined;
+    for (const command of commands) {
+      if ("copy" in command) {
+        pass?.end();
+        pass = undefined;
+        const { copy, fromByte, to, toByte, bytes } = command;
+        encoder.copyBufferToBuffer(copy, fromByte, to, toByte, bytes);
+        continue;
+      }
+      if (!pass) {
+        pass = encoder.beginComputePass();
+        pipeline = undefined;
+      }
+      const { kernel, group, offset, x, y, z } = command;
+      if (pipeline !== kernel.pipeline) pass.setPipeline(kernel.pipeline);
+      pipeline = kernel.pipeline;
+      pass.setBindGroup(0, group, offset);
+      pass.dispatchWorkgroups(x, y, z);
+    }
     pass?.end();
-    pass = undefined;
+    return encoder.finish();
   }
+
   function flush(): void {
-    endPass();
-    if (encoder) device.queue.submit([encoder.finish()]);
-    encoder = undefined;
+    if (recorded === 0) return;
+    const repeats = !isNew && recorded === commands.length;
+    commands.length = recorded;
+    device.queue.submit([(repeats && encoded) || encode()]);
+    encoded = undefined;
+    mayRepeat = repeats;
+    recorded = 0;
+    isNew = false;
     dispatched = false;
+  }
+  let mayRepeat = false;
+  /** Encodes what was submitted twice once more, while the device works. */
+  function foresee(): void {
+    if (mayRepeat && recorded === 0) encoded = encode();
+  }
+
+  function copy(from: GPUBuffer, fromByte: number, to: GPUBuffer, toByte: number, bytes: number): void {
+    const last = commands[recorded];
+    const repeats =
+      last &&
+      "copy" in last &&
+      last.copy === from &&
+      last.to === to &&
+      last.fromByte === fromByte &&
+      last.toByte === toByte &&
+      last.bytes === bytes;
+    if (repeats) recorded++;
+    else record({ copy: from, fromByte, to, toByte, bytes });
   }
 
   // Buffers that results come back through, free ones by size.
@@ -158,10 +211,11 @@ export function createGpu(
     const free = staging.get(size) ?? [];
     staging.set(size, free);
     const through = free.pop() ?? newBuffer(size, MAP_READ | COPY_DST, "results");
-    endPass();
-    recording().copyBufferToBuffer(buffer, byte, through, 0, bytes);
+    copy(buffer, byte, through, 0, bytes);
     flush();
-    await orFailure(through.mapAsync(READ, 0, bytes));
+    const mapped = through.mapAsync(READ, 0, bytes);
+    foresee();
+    await orFailure(mapped);
     const result = through.getMappedRange(0, bytes).slice(0);
     through.unmap();
     free.push(through);
@@ -198,6 +252,8 @@ export function createGpu(
       if (!buffers.delete(buffer)) return;
       usedBytes -= buffer.size;
       flush(); // what is recorded may still use it
+      commands.length = 0; // and what was
+      encoded = undefined;
       buffer.destroy();
     },
     async checked(what, allocate) {
@@ -214,18 +270,17 @@ export function createGpu(
     },
     run(kernel, bindings, sizes, x, y = 1, z = 1) {
       if (x * y * z === 0) return;
+      dispatched = true;
+      const last = commands[recorded];
+      if (last && "kernel" in last && isSame(last, kernel, bindings, sizes, x, y, z)) {
+        recorded++;
+        return;
+      }
       const slot = slotOf(sizes);
       const group = groupOf(kernel, bindings, slot.buffer);
-      dispatched = true;
-      pass ??= recording().beginComputePass();
-      pass.setPipeline(kernel.pipeline);
-      pass.setBindGroup(0, group, [slot.offset]);
-      pass.dispatchWorkgroups(x, y, z);
+      record({ kernel, bindings, sizes, group, offset: [slot.offset], x, y, z });
     },
-    copy(from, fromByte, to, toByte, bytes) {
-      endPass();
-      recording().copyBufferToBuffer(from, fromByte, to, toByte, bytes);
-    },
+    copy,
     flush,
     write(buffer, byte, data) {
       // Dispatches may read what is overwritten. Copies of blocks do not, and go on in the step's one submit.
@@ -240,8 +295,6 @@ export function createGpu(
     dispose() {
       if (disposed) return;
       disposed = true;
-      endPass();
-      encoder = undefined;
       device.removeEventListener("uncapturederror", onError as EventListener);
       for (const buffer of buffers) buffer.destroy();
       buffers.clear();
@@ -249,6 +302,41 @@ export function createGpu(
       if (!isUsers) device.destroy();
     },
   };
+}
+
+/** A dispatch, or a copy. */
+type Command =
+  | {
+      readonly kernel: Kernel;
+      readonly bindings: readonly GPUBuffer[];
+      readonly sizes: readonly number[];
+      readonly group: GPUBindGroup;
+      readonly offset: number[];
+      readonly x: number;
+      readonly y: number;
+      readonly z: number;
+    }
+  | {
+      readonly copy: GPUBuffer;
+      readonly fromByte: number;
+      readonly to: GPUBuffer;
+      readonly toByte: number;
+      readonly bytes: number;
+    };
+
+function isSame(
+  last: Extract<Command, { kernel: Kernel }>,
+  kernel: Kernel,
+  bindings: readonly GPUBuffer[],
+  sizes: readonly number[],
+  x: number,
+  y: number,
+  z: number,
+): boolean {
+  if (last.kernel !== kernel || last.x !== x || last.y !== y || last.z !== z) return false;
+  for (let i = 0; i < bindings.length; i++) if (last.bindings[i] !== bindings[i]) return false;
+  for (let i = 0; i < sizes.length; i++) if (last.sizes[i] !== sizes[i]) return false;
+  return last.bindings.length === bindings.length && last.sizes.length === sizes.length;
 }
 
 function next(at: GroupsByBuffer, buffer: GPUBuffer): GroupsByBuffer {

@@ -45,9 +45,7 @@ interface GpuWeight extends Weight {
 /** What a workgroup of linear.wgsl computes. */
 export interface FewTile {
   readonly rows: number;
-  readonly panels: number;
-  /** Tiles of each panel that a lane loads at once. */
-  readonly ahead: number;
+  readonly panels: 1 | 2;
 }
 
 /** What a workgroup of linear_matrix.wgsl computes: lefts matrices' outputs for teams · rights matrices of rows. */
@@ -75,10 +73,10 @@ export interface Tiling {
 
 export const TILING: Tiling = {
   few: [
-    { rows: 1, panels: 1, ahead: 4 },
-    { rows: 2, panels: 2, ahead: 2 },
-    { rows: 4, panels: 2, ahead: 2 },
-    { rows: 8, panels: 4, ahead: 2 },
+    { rows: 1, panels: 1 },
+    { rows: 2, panels: 1 },
+    { rows: 4, panels: 2 },
+    { rows: 8, panels: 2 },
   ],
   mostFew: 4,
   enough: 256,
@@ -149,7 +147,7 @@ export async function createLinear(
     normed: boolean,
     gated: boolean,
   ): Kernel {
-    const sizes = { ROWS: tile.rows, PANELS: tile.panels, AHEAD: tile.ahead, OUTPUTS: outputs };
+    const sizes = { ROWS: tile.rows, PANELS: tile.panels, OUTPUTS: outputs };
     const kind = { RAGGED: Number(ragged), NORM: Number(normed), GATED: Number(gated) };
     return kernels.now("linear", { heads: [layout.head], constants: { ...layout.constants, ...sizes, ...kind } });
   }
@@ -173,7 +171,12 @@ export async function createLinear(
     const doubles =
       16 * subgroup <= limits.maxComputeInvocationsPerWorkgroup &&
       16 * (8 * side * side + unpacked) <= limits.maxComputeWorkgroupStorageSize;
-    return { lefts: outputs / (2 * side) < tiling.least && !gated ? 1 : 2, rights, shares: isNarrow && doubles ? 16 : 8, teams: 1 };
+    return {
+      lefts: outputs / (2 * side) < tiling.least && !gated ? 1 : 2,
+      rights,
+      shares: isNarrow && doubles ? 16 : 8,
+      teams: 1,
+    };
   }
   const matrixSizes = ({ lefts, rights, shares, teams }: MatrixTile) => ({
     LEFTS: lefts,
@@ -333,7 +336,7 @@ export async function createLinear(
       } else {
         const few = kind === "few" && tiling.few.find((tile) => tile.rows >= rows);
         const tile = few || tiling.few[tiling.few.length - 1];
-        const atOnce = gated ? Math.max(2, tile.panels) / 2 : tile.panels;
+        const atOnce = gated ? 1 : tile.panels;
         const sizes = [...from, x.cols, floatBits(norm?.eps ?? 0), ...place, ...weights];
         const by = (norm?.weight as GpuTensor | undefined)?.buffer ?? x.buffer;
         // By the whole weight, so that it changes no bits.
@@ -342,7 +345,7 @@ export async function createLinear(
         const groups = [Math.ceil(rows / tile.rows), Math.ceil(panels / atOnce) * share];
         const kernel = fewKernel(
           stack,
-          { ...tile, panels: gated ? 2 * atOnce : atOnce },
+          gated ? { ...tile, panels: 2 } : tile,
           PANEL / share,
           norm !== undefined,
           gated,
