@@ -1,5 +1,5 @@
-// Runs every tests/**/*.test.ts (or those whose path contains an argument), each in a process of its own, and adds up.
-// A test file is a program: it prints what it skips, and ends with uvu's totals. The last line counts the tests of all files.
+// Runs every tests/**/*.test.ts (or those whose path contains an argument), each in a process of its own, and adds up: two at a
+// time, but for those that measure time. A test file is a program: it prints what it skips, and ends with uvu's totals. The last line counts the tests of all files.
 
 import { spawn } from "node:child_process";
 import { readdirSync } from "node:fs";
@@ -30,8 +30,13 @@ function run(file) {
 
 let passed = 0;
 let failed = 0;
-for (const file of files) {
-  const { status, output, seconds } = await run(file);
+
+/** Runs files one after another until none is left. */
+async function work(left) {
+  for (let file = left.shift(); file !== undefined; file = left.shift()) report(file, await run(file));
+}
+
+function report(file, { status, output, seconds }) {
   const total = Number(/Total:\s+(\d+)/.exec(output)?.[1] ?? 0);
   const good = Number(/Passed:\s+(\d+)/.exec(output)?.[1] ?? 0);
   // A file that died without totals, or that tested nothing, counts as one failure.
@@ -43,5 +48,10 @@ for (const file of files) {
   if (bad > 0) console.log(output);
   else for (const line of lines) if (/^(skipped|measured): /.test(line)) console.log(`     ${line}`);
 }
+
+const TIMED = /\/(exact|maze|page|queue|soak|worth)\.test/;
+const together = files.filter((file) => !TIMED.test(file));
+await Promise.all([work(together), work(together)]);
+await work(files.filter((file) => TIMED.test(file)));
 console.log(`${passed} passed, ${failed} failed`);
 process.exitCode = failed === 0 && passed > 0 ? 0 : 1;

@@ -92,18 +92,20 @@ export async function createAttention(
   const tileRows = wide === 1 ? [4] : [4, 4 * wide];
   const ownRows = group === 1 ? 1 : 4 * ownVectors;
   const matrix = await matrixKernels();
+  /** Whether results can be written as the 16-bit tiles that products read. */
+  const canTile = gpu.abilities.matrix !== undefined && headDim % 2 === 0 && (nHeads * headDim) % 16 === 0;
+  const merging = (TILES: 0 | 1) =>
+    kernels.get("merge_states", { constants: { N_HEADS: nHeads, HEAD_DIM: headDim, ...tails, TILES } });
   const [ropeAppend, prefill, decode, mergeRows, mergeTiles, ...context] = await Promise.all([
     kernels.get("rope_append", {
       constants: { ...heads, ROPE_DIM: ropeDim, HALVES: Number(shape.ropePairs === "halves") },
     }),
     tiled("attend_prefill", 4 * wide),
     tiled("attend_decode", ownRows, tails),
-    kernels.get("merge_states", { constants: { N_HEADS: nHeads, HEAD_DIM: headDim, ...tails, TILES: 0 } }),
-    kernels.get("merge_states", { constants: { N_HEADS: nHeads, HEAD_DIM: headDim, ...tails, TILES: 1 } }),
+    merging(0),
+    canTile ? merging(1) : undefined,
     ...tileRows.map((rows) => tiled("attend_context", rows)),
   ]);
-  /** Whether results can be written as the 16-bit tiles that products read. */
-  const canTile = headDim % 2 === 0 && (nHeads * headDim) % 16 === 0;
   /** What prefill and merge leave in the place of log-sum-exps. */
   const unused = gpu.buffer(16, "attention states");
   const contextKernel = new Map(tileRows.map((rows, i) => [rows, context[i]]));
@@ -188,9 +190,14 @@ export async function createAttention(
   ): void {
     const { slice, slices } = slicesOf(batch.ctxLen);
     const sizes = [sample.first, rows, slice, slices, placeOf(out), out.stride];
-    out.form.tiles = batch.tiles && canTile;
-    const kernel = out.form.tiles ? mergeTiles : mergeRows;
-    gpu.run(kernel, [batch.buffer, values, lse, out.buffer], sizes, nHeads, sample.count);
+    out.form.tiles = batch.tiles && mergeTiles !== undefined;
+    gpu.run(
+      (batch.tiles && mergeTiles) || mergeRows,
+      [batch.buffer, values, lse, out.buffer],
+      sizes,
+      nHeads,
+      sample.count,
+    );
   }
 
   return {

@@ -34,6 +34,8 @@ interface Stack {
   readonly ragged: boolean;
   readonly packer: Kernel;
   readonly embed: Kernel;
+  /** Its products so far, by tile and kind. */
+  readonly products: Map<number, Kernel>;
 }
 
 interface GpuWeight extends Weight {
@@ -106,13 +108,12 @@ export async function createLinear(
 ): Promise<Linear> {
   const { kernels, limits } = gpu;
   const bindingBytes = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
-  const [rmsNorm, normTiles, plainTiles, swiglu] = await Promise.all([
-    kernels.get("rms_norm", { constants: { IN_PLACE: 0 } }),
-    kernels.get("tiles", { constants: { NORM: 1 } }),
-    kernels.get("tiles", { constants: { NORM: 0 } }),
-    kernels.get("swiglu"),
-  ]);
   const unit = await matrixUnit();
+  const [rmsNorm, swiglu, ...tiled] = await Promise.all([
+    kernels.get("rms_norm", { constants: { IN_PLACE: 0 } }),
+    kernels.get("swiglu"),
+    ...(unit ? [0, 1].map((NORM) => kernels.get("tiles", { constants: { NORM } })) : []),
+  ]);
   /** Rows on their way into a product, normalised or as tiles; and up's where it is computed by itself. */
   let between = gpu.buffer(0, "activations");
   roomFor(widest);
@@ -141,24 +142,35 @@ export async function createLinear(
 
   /** The kernel of a stack's products; they are compiled when first used. */
   function fewKernel(
-    { layout, ragged }: Stack,
-    tile: FewTile,
+    stack: Stack,
+    { rows, panels }: FewTile,
     outputs: number,
     normed: boolean,
     gated: boolean,
   ): Kernel {
-    const sizes = { ROWS: tile.rows, PANELS: tile.panels, OUTPUTS: outputs };
-    const kind = { RAGGED: Number(ragged), NORM: Number(normed), GATED: Number(gated) };
-    return kernels.now("linear", { heads: [layout.head], constants: { ...layout.constants, ...sizes, ...kind } });
-  }
-  function matrixKernel({ layout }: Stack, tile: MatrixTile, gated: boolean): Kernel {
-    const { matrixHeads } = layout;
-    const heads = [unit?.side === 8 ? "matrix_8" : undefined, ...matrixHeads];
-    const constants = { ...matrixSizes(tile), GATED: Number(gated) };
-    return kernels.now("linear_matrix", {
-      heads,
-      constants: matrixHeads.length > 0 ? { ...layout.constants, ...constants } : constants,
+    const kind = 2 * Number(normed) + Number(gated);
+    return productOf(stack, keyOf(kind, rows, panels, outputs), ({ layout, ragged }) => {
+      const sizes = { ROWS: rows, PANELS: panels, OUTPUTS: outputs, RAGGED: Number(ragged) };
+      const constants = { ...layout.constants, ...sizes, NORM: Number(normed), GATED: Number(gated) };
+      return kernels.now("linear", { heads: [layout.head], constants });
     });
+  }
+  function matrixKernel(stack: Stack, tile: MatrixTile, gated: boolean): Kernel {
+    const { lefts, rights, shares, teams } = tile;
+    return productOf(stack, keyOf(4 + Number(gated), lefts, rights, shares, teams), ({ layout }) => {
+      const { matrixHeads } = layout;
+      const heads = [unit?.side === 8 ? "matrix_8" : undefined, ...matrixHeads];
+      const constants = { ...matrixSizes(tile), GATED: Number(gated) };
+      const ofHead = matrixHeads.length > 0 ? layout.constants : {};
+      return kernels.now("linear_matrix", { heads, constants: { ...ofHead, ...constants } });
+    });
+  }
+  /** One number of several, each below 32. */
+  const keyOf = (...numbers: number[]) => numbers.reduce((key, number) => 32 * key + number, 0);
+  function productOf(stack: Stack, key: number, make: (stack: Stack) => Kernel): Kernel {
+    const made = stack.products.get(key) ?? make(stack);
+    stack.products.set(key, made);
+    return made;
   }
   /** The tile of so many rows; shares and teams follow from the weight alone, so that they change no row's bits. */
   function matrixTile(rows: number, outputs: number, gated: boolean, { layout }: Stack): MatrixTile {
@@ -219,7 +231,8 @@ export async function createLinear(
     }
     const tiles = tilesOf(layout, cols);
     const ragged = cols % layout.tileColumns !== 0;
-    const stack: Stack = { layout, parts, panelUnits: units, tiles, ragged, packer, embed };
+    const products = new Map<number, Kernel>();
+    const stack: Stack = { layout, parts, panelUnits: units, tiles, ragged, packer, embed, products };
     let firstPanel = 0;
     return of.map((weight) => {
       const placed = { ...weight, stack, firstPanel };
@@ -271,7 +284,7 @@ export async function createLinear(
     const made: GpuTensor = { ...x, buffer: between, first: 0, column: 0, stride: strideOf(x.cols) };
     if (kind === "matrix") {
       const sizes = [placeOf(x) / 4, x.stride / 4, x.cols, eps];
-      gpu.run(weight ? normTiles : plainTiles, [x.buffer, weight?.buffer ?? x.buffer, between], sizes, x.rows);
+      gpu.run(tiled[weight ? 1 : 0], [x.buffer, weight?.buffer ?? x.buffer, between], sizes, x.rows);
     } else if (weight) {
       const sizes = [x.cols, placeOf(x), x.stride, 0, made.stride, eps];
       gpu.run(rmsNorm, [x.buffer, weight.buffer, between], sizes, 1, x.rows);
