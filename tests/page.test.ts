@@ -5,7 +5,6 @@
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { cpus, loadavg } from "node:os";
 import { join } from "node:path";
 import {
   type Browser,
@@ -78,6 +77,8 @@ let url: string;
 interface Notes {
   tasks: { startTime: number; duration: number }[];
   violations: string[];
+  /** How many the page said were writing, how many of them could be stopped, and all. */
+  writing: { said: number; stops: number; all: number }[];
 }
 
 /** A page of a new visitor. When it is closed, nothing has been refused or thrown in it. */
@@ -99,7 +100,7 @@ async function newPage(context: BrowserContext, origin = server.origin): Promise
   page.on("pageerror", (error) => errors.push(String(error)));
   Object.assign(page, { errors });
   await page.addInitScript(() => {
-    const notes: Notes = { tasks: [], violations: [] };
+    const notes: Notes = { tasks: [], violations: [], writing: [] };
     Object.assign(globalThis, { notes });
     new PerformanceObserver((list) => {
       for (const { startTime, duration } of list.getEntries()) notes.tasks.push({ startTime, duration });
@@ -168,10 +169,9 @@ async function runsFreely(page: Page, meanwhile?: () => Promise<void>): Promise<
   do longest.push(Math.round(await run(page, meanwhile)));
   while (Math.min(...longest) > 0 && longest.length < 3);
   if (Math.min(...longest) === 0) return "below 50 ms";
-  assert.ok(loadavg()[0] > 2 * cpus().length, `the longest tasks took ${longest} ms`);
   const processor = await longestProcessorTime(page, () => run(page));
   assert.ok(processor < 50, `the longest task computed for ${processor} ms`);
-  return `${processor.toFixed(0)} ms of processor time (${longest} ms with waiting, on a busy machine)`;
+  return `${processor.toFixed(0)} ms of processor time (${longest} ms with waiting)`;
 }
 
 async function longestProcessorTime(page: Page, work: () => Promise<unknown>): Promise<number> {
@@ -250,16 +250,24 @@ if (!chromium && process.env.FURCATE_REQUIRE_GPU !== "1") {
       await shows(page, "#name", /^furcate maze solver: [\d.]+ M parameters, /);
       await page.getByLabel("Prompt").fill(mazePrompt(maze));
       await sample(page, { Seed: "5" });
-      const longest = await runsFreely(page, async () => {
-        await shows(page, "#summary", /of 16 writing, .* per second$/);
-        const [all, stops, said] = await page.evaluate(() => [
-          document.querySelectorAll("#cards > li").length,
-          document.querySelectorAll("#cards button:not([hidden])").length,
-          Number.parseInt(document.querySelector("#summary")?.textContent ?? "", 10),
-        ]);
+      // Seen in the page itself: on a busy machine all may be written before a question from here arrives.
+      await page.evaluate(() => {
+        const { writing } = (globalThis as unknown as { notes: Notes }).notes;
+        const line = document.querySelector("#summary") as Element;
+        new MutationObserver(() => {
+          const said = /^(\d+) of 16 writing, .* per second$/.exec(line.textContent ?? "");
+          if (!said) return;
+          const stops = document.querySelectorAll("#cards button:not([hidden])").length;
+          writing.push({ said: Number(said[1]), stops, all: document.querySelectorAll("#cards > li").length });
+        }).observe(line, { childList: true, characterData: true, subtree: true });
+      });
+      const longest = await runsFreely(page);
+      const { writing } = await page.evaluate(() => (globalThis as unknown as { notes: Notes }).notes);
+      assert.ok(writing.length > 0);
+      for (const { all, said, stops } of writing) {
         assert.is(all, 16);
         assert.is(stops, said, "who still writes can be stopped");
-      });
+      }
 
       assert.equal(
         await cardTexts(page),
@@ -352,6 +360,7 @@ if (!chromium && process.env.FURCATE_REQUIRE_GPU !== "1") {
 
       // To the button from the slider before it, past the summary of what is folded.
       await page.getByLabel("Seed").fill("");
+      await setN(page, 64); // so that some still write when the key comes, however busy the machine
       await page.getByText("Sampling").click();
       await page.getByLabel("Answers at once").focus();
       await page.keyboard.press("Tab");
