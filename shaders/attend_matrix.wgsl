@@ -1,12 +1,12 @@
-// The context part (paper section 4.2) and prefill by subgroup matrices: all rows of a tile that share a KV head against one slice of
-// the context, each K and V loaded once for all of them.
+// Both parts of a step's attention (paper section 4.2), or prefill, by subgroup matrices: all rows of a tile that share a KV head
+// against one slice of the context, each K and V loaded once for all of them; and each sample's rows against a slice of its tail.
 // Knows the batch, the cache's layout (src/webgpu/kv-layout.ts) and that of states (attention.ts).
 //
 //   q       (rows, q_stride) f32, of it (N_HEADS, HEAD_DIM)
 //   values  (parts, capacity, N_HEADS, HEAD_DIM) f32, lse (parts, capacity, N_HEADS); of prefill tiles (tiles.wgsl) of (rows, N_HEADS · HEAD_DIM)
 //
-// A row here is a token's or sample's query head: row = token · GROUP + head of the group. Workgroup = (KV head, slice, tile of rows),
-// in steps of STEP tokens: K · Qᵀ gives scores, one matrix of tokens a subgroup; their exponentials in 16 bits times V give sums, some
+// A row here is a token's or sample's query head: row = token · GROUP + head of the group. Workgroup x = KV head; of prefill z = tile of
+// rows; else y = slice of the context by tile of rows, then slice of a tail by tile of a sample's rows. It goes in steps of STEP tokens: K · Qᵀ gives scores, one matrix of tokens a subgroup; their exponentials in 16 bits times V give sums, some
 // matrices of dimensions a subgroup. Exponentials are of what exceeds a row's reference, which is at most SLACK below the largest
 // score so far; only where it moves, the sums so far are scaled.
 
@@ -29,12 +29,15 @@ override N_HEADS: u32;
 override N_KV_HEADS: u32;
 override HEAD_DIM: u32; // even
 override CAUSAL: bool; // prefill: each row sees the tokens before it and itself
+override TAIL_PARTS: u32;
+override TAIL_SLICE: u32;
 override GROUP: u32 = N_HEADS / N_KV_HEADS;
 override D16: u32 = (HEAD_DIM + 15) / 16 * 16;
 const SUBGROUPS = 8u;
 const STEP: u32 = SUBGROUPS * SIDE;
 override LANES: u32 = SUBGROUPS * SUBGROUP;
 override ROWS: u32 = RIGHTS * SIDE;
+override SAMPLE_TILES: u32 = (GROUP + ROWS - 1) / ROWS; // of one sample's rows
 override ACROSS: u32 = D16 / SIDE; // matrices of dimensions, at most 16
 override BOTH: bool = ACROSS > SUBGROUPS; // whether a subgroup has two of them
 override SHARES: u32 = max(1, SUBGROUPS / ACROSS); // subgroups that share a step's tokens for the same dimensions
@@ -48,7 +51,7 @@ override SUM: u32 = D16 + 4;
 const LEAST = -1e30;
 const SLACK = 8.0; // e^8 is well within 16 bits
 
-struct Sizes { q_at: u32, q_stride: u32, capacity: u32, slice: u32 }
+struct Sizes { q_at: u32, q_stride: u32, capacity: u32, slice: u32, slices: u32, tiles: u32, tail_parts: u32 }
 
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> batch: array<u32>;
@@ -66,6 +69,11 @@ var<workgroup> totals: array<f32, ROWS>;
 var<workgroup> shrinks: array<f32, ROWS>;
 var<workgroup> moved: array<u32, 4>; // the first: the last step in which a reference moved
 var<workgroup> blocks: array<u32, 2 * STEP / 32>; // where this step's blocks and the next one's have the KV head
+
+/// Tokens of a slice of a tail: whole blocks, so that no tail has more than TAIL_PARTS.
+fn tail_slice(length: u32) -> u32 {
+  return max(TAIL_SLICE, (length + TAIL_PARTS * 32 - 1) / (TAIL_PARTS * 32) * 32);
+}
 
 /// Where the tile begins that has a token and a dimension of K; that of V is 32 · D16 on.
 fn tile_of(token: u32, dim: u32) -> u32 {
@@ -112,19 +120,37 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   let kv_head = id.x;
   let subgroup = lane / SUBGROUP;
   let seat = lane % SUBGROUP;
-  let first_row = id.z * ROWS;
-  let all_rows = batch[0] * GROUP;
-  var begin = id.y * sizes.slice;
-  var end = min(begin + sizes.slice, batch[1]);
+  var first_row = id.z * ROWS;
+  var end_row = batch[0] * GROUP;
+  var part = 0u;
+  var begin = 0u;
+  var end = batch[1];
+  var table = batch[5]; // where in the batch the blocks are
   if (CAUSAL) {
-    begin = 0;
-    end = batch[1] + (min(first_row + ROWS, all_rows) - 1) / GROUP + 1;
+    end += (min(first_row + ROWS, end_row) - 1) / GROUP + 1;
+  } else if (id.y < sizes.slices * sizes.tiles) {
+    part = id.y % sizes.slices;
+    first_row = id.y / sizes.slices * ROWS;
+    begin = part * sizes.slice;
+    end = min(begin + sizes.slice, end);
+  } else {
+    let own = id.y - sizes.slices * sizes.tiles;
+    let tile = own / sizes.tail_parts;
+    let sample = tile / SAMPLE_TILES;
+    first_row = sample * GROUP + tile % SAMPLE_TILES * ROWS;
+    end_row = (sample + 1) * GROUP;
+    let length = batch[batch[6] + sample];
+    begin = own % sizes.tail_parts * tail_slice(length);
+    end = min(begin + tail_slice(length), length);
+    part = sizes.slices + own % sizes.tail_parts;
+    table = batch[7] + sample * batch[8];
+    if (begin >= end) { return; }
   }
   // Blocks beyond the last are the last again.
   let last_block = (end - 1) / 32;
   if (lane < STEP / 32) {
     let block = begin / 32 + lane;
-    blocks[block % (2 * STEP / 32)] = (batch[batch[5] + min(block, last_block)] * N_KV_HEADS + kv_head) * 64 * D16;
+    blocks[block % (2 * STEP / 32)] = (batch[table + min(block, last_block)] * N_KV_HEADS + kv_head) * 64 * D16;
   }
 
   let root = 1.0 / sqrt(f32(HEAD_DIM));
@@ -132,7 +158,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     let row = first_row + i / D16;
     let dim = i % D16;
     var x = vec2f(0.0);
-    if (row < all_rows && dim < HEAD_DIM) {
+    if (row < end_row && dim < HEAD_DIM) {
       let at = sizes.q_at + row / GROUP * sizes.q_stride + (kv_head * GROUP + row % GROUP) * HEAD_DIM + dim;
       x = clamp(vec2f(q[at], q[at + 1]) * root, vec2f(-65504.0), vec2f(65504.0));
     }
@@ -207,7 +233,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     // 2. Their exponentials, some rows a subgroup; and where the next step's blocks are.
     if (lane < STEP / 32) {
       let block = (step + STEP) / 32 + lane;
-      blocks[block % (2 * STEP / 32)] = (batch[batch[5] + min(block, last_block)] * N_KV_HEADS + kv_head) * 64 * D16;
+      blocks[block % (2 * STEP / 32)] = (batch[table + min(block, last_block)] * N_KV_HEADS + kv_head) * 64 * D16;
     }
     let row = lane / MEMBERS;
     let member = lane % MEMBERS;
@@ -302,7 +328,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     let here = i / (D16 / 2);
     let d = i % (D16 / 2) * 2;
     let row = first_row + here;
-    if (row >= all_rows || d >= HEAD_DIM) { continue; }
+    if (row >= end_row || d >= HEAD_DIM) { continue; }
     var sum = vec2f(0.0);
     for (var s = 0u; s < SHARES; s++) {
       let at = (s * ROWS + here) * SUM + d;
@@ -315,7 +341,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
       let tile = row / GROUP / 16 * ((N_HEADS * HEAD_DIM + 15) / 16) + column / 16;
       values[(tile * 256 + row / GROUP % 16 * 16 + column % 16) / 2] = pack2x16float(sum);
     } else {
-      let state = (id.y * sizes.capacity + row / GROUP) * N_HEADS + head;
+      let state = (part * sizes.capacity + row / GROUP) * N_HEADS + head;
       values[state * HEAD_DIM + d] = bitcast<u32>(sum.x);
       values[state * HEAD_DIM + d + 1] = bitcast<u32>(sum.y);
       if (d == 0) { lse[state] = references[here] + log(totals[here]); }

@@ -120,7 +120,9 @@ async function measure(
   );
   if (watch) {
     watch.on = true;
-    await watch.take().catch(() => {});
+    await step(); // encoded before
+    await step();
+    await watch.take();
     await step();
     watch.on = false;
     const kernels = await watch.take();

@@ -42,8 +42,6 @@ const LEAST_SLICE = 128;
 const TAIL_PARTS = 8;
 /** Samples that are attended to by themselves at a time. */
 const ALONE_ROWS = 32;
-/** Query rows of a KV head from which on subgroup matrices pay. */
-const MATRIX_ROWS = 1;
 
 export interface RowTiles {
   /** Rows (samples · query heads of a KV head) that share each load of K and V. */
@@ -92,6 +90,8 @@ export async function createAttention(
   const tileRows = wide === 1 ? [4] : [4, 4 * wide];
   const ownRows = group === 1 ? 1 : 4 * ownVectors;
   const matrix = await matrixKernels();
+  /** Both parts of a step in one dispatch. */
+  const joined = kernelClass === "few" ? undefined : matrix;
   /** Whether results can be written as the 16-bit tiles that products read. */
   const canTile = gpu.abilities.matrix !== undefined && headDim % 2 === 0 && (nHeads * headDim) % 16 === 0;
   const merging = (TILES: 0 | 1) =>
@@ -128,7 +128,7 @@ export async function createAttention(
       const sums = 4 * Math.max(8 * side + (8 * unit.subgroup) / rows, shares * (padded + 4));
       const bytes = rows * (2 * (padded + 8) + 2 * (8 * side + 8) + sums + 12) + 64;
       if (bytes > workgroupBytes) return undefined;
-      const constants = { ...heads, SUBGROUP: unit.subgroup, RIGHTS: rights, CAUSAL };
+      const constants = { ...heads, SUBGROUP: unit.subgroup, RIGHTS: rights, CAUSAL, ...tails };
       const kernel = await kernels.tryGet("attend_matrix", { heads: heads_, constants });
       return kernel && { kernel, rows };
     };
@@ -238,10 +238,14 @@ export async function createAttention(
       const { slice, slices } = slicesOf(ctxLen);
       const sizes = [placeOf(queries), queries.stride, capacity, slice];
       const bindings = [buffer, queries.buffer, pool.layer(layer), values, lse];
-      if (matrix && kernelClass !== "few" && (kernelClass || rows * group >= MATRIX_ROWS)) {
-        const isMany = kernelClass === "many" || rows * group > matrix.few.rows;
-        const { kernel, rows: atOnce } = isMany ? matrix.many : matrix.few;
-        gpu.run(kernel, bindings, sizes, nKvHeads, slices, Math.ceil((rows * group) / atOnce));
+      if (joined) {
+        // The tails in the same dispatch.
+        const isMany = kernelClass === "many" || rows * group > joined.few.rows;
+        const { kernel, rows: atOnce } = isMany ? joined.many : joined.few;
+        const tiles = Math.ceil((rows * group) / atOnce);
+        const own = tailParts(batch as GpuBatch);
+        const groups = slices * tiles + own * rows * Math.ceil(group / atOnce);
+        gpu.run(kernel, bindings, [...sizes, slices, tiles, own], nKvHeads, groups);
         return;
       }
       const tiles = contextTiles(shape, rows, workgroupBytes);
@@ -250,6 +254,7 @@ export async function createAttention(
       gpu.run(kernel, bindings, sizes, nKvHeads, slices, tiles.count);
     },
     attendDecode(q: Tensor, layer: number, batch: PreparedBatch, states: States) {
+      if (joined) return;
       const { slices } = slicesOf((batch as GpuBatch).ctxLen);
       const part = { first: slices, count: tailParts(batch as GpuBatch) };
       attendSamples(q as GpuTensor, layer, batch as GpuBatch, states as GpuStates, part, {
