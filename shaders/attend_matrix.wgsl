@@ -23,8 +23,7 @@ alias Right = subgroup_matrix_right<f16, 16, 16>;
 alias Result = subgroup_matrix_result<f32, 16, 16>;
 // end of head
 
-override SUBGROUP: u32; // lanes of a subgroup, at least RIGHTS · SIDE / 8
-override RIGHTS: u32; // 1 or 2: matrices of rows in a tile
+override SUBGROUP: u32; // lanes of a subgroup, at least SIDE / 8
 override N_HEADS: u32;
 override N_KV_HEADS: u32;
 override HEAD_DIM: u32; // even
@@ -36,7 +35,7 @@ override D16: u32 = (HEAD_DIM + 15) / 16 * 16;
 const SUBGROUPS = 8u;
 const STEP: u32 = SUBGROUPS * SIDE;
 override LANES: u32 = SUBGROUPS * SUBGROUP;
-override ROWS: u32 = RIGHTS * SIDE;
+const ROWS = SIDE; // in a tile: with more of them a processor holds fewer workgroups, and waits more
 override SAMPLE_TILES: u32 = (GROUP + ROWS - 1) / ROWS; // of one sample's rows
 override ACROSS: u32 = D16 / SIDE; // matrices of dimensions, at most 16
 override BOTH: bool = ACROSS > SUBGROUPS; // whether a subgroup has two of them
@@ -92,21 +91,21 @@ fn values_of(step: u32, t: u32, dim: u32) -> Left {
   return subgroupMatrixLoad<Left, row_major>(&kv, tile_of(token, dim) + 32 * D16 + dim % 16 * 16 + token % 16, 16);
 }
 
-fn query(row: u32, dim: u32) -> Right {
-  return subgroupMatrixLoad<Right, col_major>(&queries, row * QUERY + min(dim, D16 - SIDE), QUERY);
+fn query(dim: u32) -> Right {
+  return subgroupMatrixLoad<Right, col_major>(&queries, min(dim, D16 - SIDE), QUERY);
 }
 
-fn weight(row: u32, t: u32) -> Right {
-  return subgroupMatrixLoad<Right, col_major>(&weights, row * WEIGHT + min(t, STEP - SIDE), WEIGHT);
+fn weight(t: u32) -> Right {
+  return subgroupMatrixLoad<Right, col_major>(&weights, min(t, STEP - SIDE), WEIGHT);
 }
 
 /// Scales a subgroup's sums of the dimensions from `dim` on by how far their rows' references moved. All subgroups come here.
-fn scaled(sums: Result, share: u32, dim: u32, row: u32, is_used: bool, lane: u32) -> Result {
-  let at = (share * ROWS + row) * SUM + dim;
+fn scaled(sums: Result, share: u32, dim: u32, is_used: bool, lane: u32) -> Result {
+  let at = share * ROWS * SUM + dim;
   if (is_used) { subgroupMatrixStore<col_major>(&scores, at, sums, SUM); }
   workgroupBarrier();
   if (is_used) {
-    for (var i = lane; i < SIDE * SIDE; i += SUBGROUP) { scores[at + i / SIDE * SUM + i % SIDE] *= shrinks[row + i / SIDE]; }
+    for (var i = lane; i < SIDE * SIDE; i += SUBGROUP) { scores[at + i / SIDE * SUM + i % SIDE] *= shrinks[i / SIDE]; }
   }
   workgroupBarrier();
   var result = sums;
@@ -129,8 +128,8 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   if (CAUSAL) {
     end += (min(first_row + ROWS, end_row) - 1) / GROUP + 1;
   } else if (id.y < sizes.slices * sizes.tiles) {
-    part = id.y % sizes.slices;
-    first_row = id.y / sizes.slices * ROWS;
+    part = id.y / sizes.tiles;
+    first_row = id.y % sizes.tiles * ROWS; // side by side, so that they find each other's K and V in caches
     begin = part * sizes.slice;
     end = min(begin + sizes.slice, end);
   } else {
@@ -175,49 +174,61 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   let dim = subgroup % ACROSS * SIDE;
   let has_one = share < SHARES;
   let has_two = BOTH && subgroup + SUBGROUPS < ACROSS;
-  var one_0 = Result();
-  var one_1 = Result();
-  var two_0 = Result();
-  var two_1 = Result();
+  var one = Result();
+  var two = Result();
 
+  var next_0: Left;
+  var next_1: Left;
+  var next_2: Left;
+  var next_3: Left;
+  var next_4: Left;
+  var next_5: Left;
+  var next_6: Left;
+  var next_7: Left;
   let first_tiles = tile_of(begin + subgroup * SIDE, 0);
-  var next_0 = keys(first_tiles, begin + subgroup * SIDE, 0);
-  var next_1 = keys(first_tiles, begin + subgroup * SIDE, SIDE);
-  var next_2 = keys(first_tiles, begin + subgroup * SIDE, 2 * SIDE);
-  var next_3 = keys(first_tiles, begin + subgroup * SIDE, 3 * SIDE);
-
+  next_0 = keys(first_tiles, begin + subgroup * SIDE, 0);
+  next_1 = keys(first_tiles, begin + subgroup * SIDE, SIDE);
+  next_2 = keys(first_tiles, begin + subgroup * SIDE, 2 * SIDE);
+  next_3 = keys(first_tiles, begin + subgroup * SIDE, 3 * SIDE);
+  if (D16 > 4 * SIDE) {
+    next_4 = keys(first_tiles, begin + subgroup * SIDE, 4 * SIDE);
+    next_5 = keys(first_tiles, begin + subgroup * SIDE, 5 * SIDE);
+    next_6 = keys(first_tiles, begin + subgroup * SIDE, 6 * SIDE);
+    next_7 = keys(first_tiles, begin + subgroup * SIDE, 7 * SIDE);
+  }
   for (var step = begin; step < end; step += STEP) {
     // 1. Scores of SIDE tokens a subgroup.
     let token = step + subgroup * SIDE;
-    var scores_0 = Result();
-    var scores_1 = Result();
+    var scored = Result();
     let tiles = tile_of(token, 0);
-    // Four loads at a time, the next four before these are used, so that few wait for one another.
-    for (var d = 0u; d < D16; d += 4 * SIDE) {
+    // Eight loads at a time, the next ones before these are used, so that few wait for one another.
+    for (var d = 0u; d < D16; d += 8 * SIDE) {
       let k_0 = next_0;
       let k_1 = next_1;
       let k_2 = next_2;
       let k_3 = next_3;
-      if (d + 4 * SIDE < D16) {
-        next_0 = keys(tiles, token, d + 4 * SIDE);
-        next_1 = keys(tiles, token, d + 5 * SIDE);
-        next_2 = keys(tiles, token, d + 6 * SIDE);
-        next_3 = keys(tiles, token, d + 7 * SIDE);
+      let k_4 = next_4;
+      let k_5 = next_5;
+      let k_6 = next_6;
+      let k_7 = next_7;
+      if (d + 8 * SIDE < D16) {
+        next_0 = keys(tiles, token, d + 8 * SIDE);
+        next_1 = keys(tiles, token, d + 9 * SIDE);
+        next_2 = keys(tiles, token, d + 10 * SIDE);
+        next_3 = keys(tiles, token, d + 11 * SIDE);
+        next_4 = keys(tiles, token, d + 12 * SIDE);
+        next_5 = keys(tiles, token, d + 13 * SIDE);
+        next_6 = keys(tiles, token, d + 14 * SIDE);
+        next_7 = keys(tiles, token, d + 15 * SIDE);
       }
-      scores_0 = subgroupMatrixMultiplyAccumulate(k_0, query(0, d), scores_0);
-      if (RIGHTS > 1) { scores_1 = subgroupMatrixMultiplyAccumulate(k_0, query(SIDE, d), scores_1); }
-      if (d + SIDE < D16) {
-        scores_0 = subgroupMatrixMultiplyAccumulate(k_1, query(0, d + SIDE), scores_0);
-        if (RIGHTS > 1) { scores_1 = subgroupMatrixMultiplyAccumulate(k_1, query(SIDE, d + SIDE), scores_1); }
-      }
-      if (d + 2 * SIDE < D16) {
-        scores_0 = subgroupMatrixMultiplyAccumulate(k_2, query(0, d + 2 * SIDE), scores_0);
-        if (RIGHTS > 1) { scores_1 = subgroupMatrixMultiplyAccumulate(k_2, query(SIDE, d + 2 * SIDE), scores_1); }
-      }
-      if (d + 3 * SIDE < D16) {
-        scores_0 = subgroupMatrixMultiplyAccumulate(k_3, query(0, d + 3 * SIDE), scores_0);
-        if (RIGHTS > 1) { scores_1 = subgroupMatrixMultiplyAccumulate(k_3, query(SIDE, d + 3 * SIDE), scores_1); }
-      }
+      scored = subgroupMatrixMultiplyAccumulate(k_0, query(d), scored);
+      if (d + SIDE < D16) { scored = subgroupMatrixMultiplyAccumulate(k_1, query(d + SIDE), scored); }
+      if (d + 2 * SIDE < D16) { scored = subgroupMatrixMultiplyAccumulate(k_2, query(d + 2 * SIDE), scored); }
+      if (d + 3 * SIDE < D16) { scored = subgroupMatrixMultiplyAccumulate(k_3, query(d + 3 * SIDE), scored); }
+      if (d + 4 * SIDE < D16) { scored = subgroupMatrixMultiplyAccumulate(k_4, query(d + 4 * SIDE), scored); }
+      if (d + 5 * SIDE < D16) { scored = subgroupMatrixMultiplyAccumulate(k_5, query(d + 5 * SIDE), scored); }
+      if (d + 6 * SIDE < D16) { scored = subgroupMatrixMultiplyAccumulate(k_6, query(d + 6 * SIDE), scored); }
+      if (d + 7 * SIDE < D16) { scored = subgroupMatrixMultiplyAccumulate(k_7, query(d + 7 * SIDE), scored); }
     }
     // The first values, which arrive while weights are made.
     let first = share * SIDE;
@@ -226,8 +237,17 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     var v_1 = values_of(step, first + across, dim);
     var v_2 = values_of(step, first + 2 * across, dim);
     var v_3 = values_of(step, first + 3 * across, dim);
-    subgroupMatrixStore<col_major>(&scores, subgroup * SIDE, scores_0, SCORE);
-    if (RIGHTS > 1) { subgroupMatrixStore<col_major>(&scores, SIDE * SCORE + subgroup * SIDE, scores_1, SCORE); }
+    var v_4: Left;
+    var v_5: Left;
+    var v_6: Left;
+    var v_7: Left;
+    if (EACH > 4) {
+      v_4 = values_of(step, first + 4 * across, dim);
+      v_5 = values_of(step, first + 5 * across, dim);
+      v_6 = values_of(step, first + 6 * across, dim);
+      v_7 = values_of(step, first + 7 * across, dim);
+    }
+    subgroupMatrixStore<col_major>(&scores, subgroup * SIDE, scored, SCORE);
     workgroupBarrier();
 
     // 2. Their exponentials, some rows a subgroup; and where the next step's blocks are.
@@ -265,63 +285,46 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
 
     // 3. Sums of values, by matrices of dimensions.
     if (workgroupUniformLoad(&moved[0]) == step && step > begin) {
-      one_0 = scaled(one_0, share, dim, 0, has_one, seat);
-      if (RIGHTS > 1) { one_1 = scaled(one_1, share, dim, SIDE, has_one, seat); }
-      if (BOTH) {
-        two_0 = scaled(two_0, 0, dim + SUBGROUPS * SIDE, 0, has_two, seat);
-        if (RIGHTS > 1) { two_1 = scaled(two_1, 0, dim + SUBGROUPS * SIDE, SIDE, has_two, seat); }
+      one = scaled(one, share, dim, has_one, seat);
+      if (BOTH) { two = scaled(two, 0, dim + SUBGROUPS * SIDE, has_two, seat); }
+    }
+    if (step + STEP < end) {
+      // The next step's first keys.
+      let token = step + STEP + subgroup * SIDE;
+      let tiles = tile_of(token, 0);
+      next_0 = keys(tiles, token, 0);
+      next_1 = keys(tiles, token, SIDE);
+      next_2 = keys(tiles, token, 2 * SIDE);
+      next_3 = keys(tiles, token, 3 * SIDE);
+      if (D16 > 4 * SIDE) {
+        next_4 = keys(tiles, token, 4 * SIDE);
+        next_5 = keys(tiles, token, 5 * SIDE);
+        next_6 = keys(tiles, token, 6 * SIDE);
+        next_7 = keys(tiles, token, 7 * SIDE);
       }
     }
-    for (var i = 0u; i < EACH; i += 4) {
-      let t = first + i * across;
-      let u_0 = v_0;
-      let u_1 = v_1;
-      let u_2 = v_2;
-      let u_3 = v_3;
-      if (i + 4 < EACH) {
-        v_0 = values_of(step, t + 4 * across, dim);
-        v_1 = values_of(step, t + 5 * across, dim);
-        v_2 = values_of(step, t + 6 * across, dim);
-        v_3 = values_of(step, t + 7 * across, dim);
-      } else if (step + STEP < end) {
-        // The next step's first keys.
-        let token = step + STEP + subgroup * SIDE;
-        let tiles = tile_of(token, 0);
-        next_0 = keys(tiles, token, 0);
-        next_1 = keys(tiles, token, SIDE);
-        next_2 = keys(tiles, token, 2 * SIDE);
-        next_3 = keys(tiles, token, 3 * SIDE);
-      }
-      one_0 = subgroupMatrixMultiplyAccumulate(u_0, weight(0, t), one_0);
-      if (RIGHTS > 1) { one_1 = subgroupMatrixMultiplyAccumulate(u_0, weight(SIDE, t), one_1); }
-      if (EACH > 1) {
-        one_0 = subgroupMatrixMultiplyAccumulate(u_1, weight(0, t + across), one_0);
-        if (RIGHTS > 1) { one_1 = subgroupMatrixMultiplyAccumulate(u_1, weight(SIDE, t + across), one_1); }
-      }
-      if (EACH > 2) {
-        one_0 = subgroupMatrixMultiplyAccumulate(u_2, weight(0, t + 2 * across), one_0);
-        if (RIGHTS > 1) { one_1 = subgroupMatrixMultiplyAccumulate(u_2, weight(SIDE, t + 2 * across), one_1); }
-        one_0 = subgroupMatrixMultiplyAccumulate(u_3, weight(0, t + 3 * across), one_0);
-        if (RIGHTS > 1) { one_1 = subgroupMatrixMultiplyAccumulate(u_3, weight(SIDE, t + 3 * across), one_1); }
-      }
-    }
+    one = subgroupMatrixMultiplyAccumulate(v_0, weight(first), one);
+    if (EACH > 1) { one = subgroupMatrixMultiplyAccumulate(v_1, weight(first + across), one); }
+    if (EACH > 2) { one = subgroupMatrixMultiplyAccumulate(v_2, weight(first + 2 * across), one); }
+    if (EACH > 3) { one = subgroupMatrixMultiplyAccumulate(v_3, weight(first + 3 * across), one); }
+    if (EACH > 4) { one = subgroupMatrixMultiplyAccumulate(v_4, weight(first + 4 * across), one); }
+    if (EACH > 5) { one = subgroupMatrixMultiplyAccumulate(v_5, weight(first + 5 * across), one); }
+    if (EACH > 6) { one = subgroupMatrixMultiplyAccumulate(v_6, weight(first + 6 * across), one); }
+    if (EACH > 7) { one = subgroupMatrixMultiplyAccumulate(v_7, weight(first + 7 * across), one); }
     if (has_two) {
       for (var t = 0u; t < STEP; t += SIDE) {
         let v = values_of(step, t, dim + SUBGROUPS * SIDE);
-        two_0 = subgroupMatrixMultiplyAccumulate(v, weight(0, t), two_0);
-        if (RIGHTS > 1) { two_1 = subgroupMatrixMultiplyAccumulate(v, weight(SIDE, t), two_1); }
+        two = subgroupMatrixMultiplyAccumulate(v, weight(t), two);
       }
     }
   }
 
   workgroupBarrier();
   if (has_one) {
-    subgroupMatrixStore<col_major>(&scores, share * ROWS * SUM + dim, one_0, SUM);
-    if (RIGHTS > 1) { subgroupMatrixStore<col_major>(&scores, (share * ROWS + SIDE) * SUM + dim, one_1, SUM); }
+    subgroupMatrixStore<col_major>(&scores, share * ROWS * SUM + dim, one, SUM);
   }
   if (has_two) {
-    subgroupMatrixStore<col_major>(&scores, dim + SUBGROUPS * SIDE, two_0, SUM);
-    if (RIGHTS > 1) { subgroupMatrixStore<col_major>(&scores, SIDE * SUM + dim + SUBGROUPS * SIDE, two_1, SUM); }
+    subgroupMatrixStore<col_major>(&scores, dim + SUBGROUPS * SIDE, two, SUM);
   }
   workgroupBarrier();
   for (var i = lane; i < ROWS * (D16 / 2); i += LANES) {

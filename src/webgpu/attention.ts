@@ -110,7 +110,7 @@ export async function createAttention(
   const unused = gpu.buffer(16, "attention states");
   const contextKernel = new Map(tileRows.map((rows, i) => [rows, context[i]]));
 
-  /** The context part and prefill by subgroup matrices, for ever more rows; none where a device or heads have no use of them. */
+  /** Both parts of a step, and prefill, by subgroup matrices; none where a device or heads have no use of them. */
   async function matrixKernels() {
     const { matrix: unit } = gpu.abilities;
     const side = unit?.side ?? 16;
@@ -121,20 +121,17 @@ export async function createAttention(
       8 * unit.subgroup > limits.maxComputeInvocationsPerWorkgroup
     )
       return undefined;
-    const heads_ = [side === 8 ? "matrix_8" : undefined];
-    const made = async (rights: number, CAUSAL: 0 | 1) => {
-      const rows = rights * side;
-      const shares = Math.max(1, Math.floor((8 * side) / padded));
-      const sums = 4 * Math.max(8 * side + (8 * unit.subgroup) / rows, shares * (padded + 4));
-      const bytes = rows * (2 * (padded + 8) + 2 * (8 * side + 8) + sums + 12) + 64;
-      if (bytes > workgroupBytes) return undefined;
-      const constants = { ...heads, SUBGROUP: unit.subgroup, RIGHTS: rights, CAUSAL, ...tails };
-      const kernel = await kernels.tryGet("attend_matrix", { heads: heads_, constants });
-      return kernel && { kernel, rows };
-    };
-    const [few, many, prefillFew, prefillMany] = await Promise.all([made(1, 0), made(2, 0), made(1, 1), made(2, 1)]);
-    if (!few || !prefillFew) return undefined;
-    return { few, many: many ?? few, prefill: prefillMany ?? prefillFew };
+    const shares = Math.max(1, Math.floor((8 * side) / padded));
+    const sums = 4 * Math.max(8 * side + (8 * unit.subgroup) / side, shares * (padded + 4));
+    const bytes = side * (2 * (padded + 8) + 2 * (8 * side + 8) + sums + 12) + 64;
+    if (bytes > workgroupBytes) return undefined;
+    const made = (CAUSAL: 0 | 1) =>
+      kernels.tryGet("attend_matrix", {
+        heads: [side === 8 ? "matrix_8" : undefined],
+        constants: { ...heads, SUBGROUP: unit.subgroup, CAUSAL, ...tails },
+      });
+    const [step, prefill] = await Promise.all([made(0), made(1)]);
+    return step && prefill && { step, prefill, rows: side };
   }
 
   const stateBytes = nHeads * headDim * Float32Array.BYTES_PER_ELEMENT;
@@ -222,9 +219,9 @@ export async function createAttention(
       const { buffer, rows, tiles } = batch as GpuBatch;
       to.form.tiles = tiles && canTile && matrix !== undefined;
       if (to.form.tiles && matrix) {
-        const { kernel, rows: atOnce } = matrix.prefill;
         const bindings = [buffer, queries.buffer, pool.layer(layer), to.buffer, unused];
-        gpu.run(kernel, bindings, [placeOf(queries), queries.stride], nKvHeads, 1, Math.ceil((rows * group) / atOnce));
+        const tiles = Math.ceil((rows * group) / matrix.rows);
+        gpu.run(matrix.prefill, bindings, [placeOf(queries), queries.stride], nKvHeads, 1, tiles);
         return;
       }
       const sizes = [placeOf(queries), queries.stride, placeOf(to), to.stride];
@@ -240,12 +237,10 @@ export async function createAttention(
       const bindings = [buffer, queries.buffer, pool.layer(layer), values, lse];
       if (joined) {
         // The tails in the same dispatch.
-        const isMany = kernelClass === "many" || rows * group > joined.few.rows;
-        const { kernel, rows: atOnce } = isMany ? joined.many : joined.few;
-        const tiles = Math.ceil((rows * group) / atOnce);
+        const tiles = Math.ceil((rows * group) / joined.rows);
         const own = tailParts(batch as GpuBatch);
-        const groups = slices * tiles + own * rows * Math.ceil(group / atOnce);
-        gpu.run(kernel, bindings, [...sizes, slices, tiles, own], nKvHeads, groups);
+        const groups = slices * tiles + own * rows * Math.ceil(group / joined.rows);
+        gpu.run(joined.step, bindings, [...sizes, slices, tiles, own], nKvHeads, groups);
         return;
       }
       const tiles = contextTiles(shape, rows, workgroupBytes);
