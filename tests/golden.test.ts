@@ -12,7 +12,7 @@ import { resolveOptions } from "../src/options.ts";
 import { createQueue } from "../src/queue.ts";
 import { type BackendUnderTest, wasmBackend, webGpuBackend } from "./support/backends.ts";
 import { engineOn } from "./support/engine.ts";
-import { gpuFor, isSoftware, thorough } from "./support/gpu.ts";
+import { gpuFor, thorough } from "./support/gpu.ts";
 import { halves, newRandom } from "./support/random.ts";
 import { type RandomModelOptions, randomModel } from "./support/random-model.ts";
 import { loadReference, logSoftmax } from "./support/reference.ts";
@@ -64,8 +64,8 @@ const WEBGPU: Place | undefined = gpu && {
   options: { device: gpu.device },
   create: webGpuBackend(gpu).create,
   exact: false,
-  share: isSoftware(gpu) && !thorough,
-  longest: isSoftware(gpu) ? 60 : Infinity,
+  share: gpu.isSoftware && !thorough,
+  longest: gpu.isSoftware ? 60 : Infinity,
   // Here and there a number falls to the other side of a rounding to 16 bits than the oracle's.
   keep: (x) => Float64Array.from(halves(x)),
   float: 2e-3,

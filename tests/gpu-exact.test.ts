@@ -10,7 +10,7 @@ import { createQueue } from "../src/queue.ts";
 import type { Trials } from "../src/webgpu/backend.ts";
 import { webGpuBackend } from "./support/backends.ts";
 import { engineOn } from "./support/engine.ts";
-import { gpuFor, isSoftware, thorough } from "./support/gpu.ts";
+import { gpuFor, thorough } from "./support/gpu.ts";
 import { newRandom } from "./support/random.ts";
 import { type RandomModelOptions, randomModel } from "./support/random-model.ts";
 
@@ -35,7 +35,7 @@ const CALLS: { name: string; options: GenerateOptions }[] = [
 const gpu = await gpuFor("choices again from their seeds on a GPU");
 if (gpu) {
   /** A program of a GPU takes 30 ms for a token of these models: it computes a share. */
-  const share = isSoftware(gpu) && !thorough;
+  const share = gpu.isSoftware && !thorough;
   const backend = webGpuBackend(gpu);
   const engineFor = (file: Uint8Array, trials?: Trials) =>
     engineOn(file, (shape) => backend.create(shape, undefined, trials));

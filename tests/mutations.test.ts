@@ -5,7 +5,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { shaders } from "../build/shaders.js";
 import { webGpuBackend } from "./support/backends.ts";
-import { gpuFor, isSoftware, thorough } from "./support/gpu.ts";
+import { gpuFor, thorough } from "./support/gpu.ts";
 import { type KernelTest, listKernelTests } from "./support/kernel-tests.ts";
 import { MUTATIONS, type Mutation } from "./support/mutations.ts";
 
@@ -35,7 +35,7 @@ if (gpu) {
     matrix: webGpuBackend(gpu),
   };
   const passed = new Set<string>();
-  const all = !isSoftware(gpu) || thorough || process.argv[2] === "all";
+  const all = !gpu.isSoftware || thorough || process.argv[2] === "all";
 
   const here = MUTATIONS.filter(({ matrix }) => !matrix || gpu.abilities.matrix);
   for (const mutation of here.filter((_, i) => all || i % SHARE === 0))

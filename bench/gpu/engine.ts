@@ -10,8 +10,8 @@ import { createWebGpuBackend } from "../../src/webgpu/backend.ts";
 import type { OpenedDevice } from "../../src/webgpu/device.ts";
 import type { LayerWeights } from "../../src/weights.ts";
 
-/** How the samples read the prompt: together, each by itself, or each from a copy of its own. */
-export type Path = AttentionPath | "copies";
+/** How the samples read the prompt: together, each by itself, as the backend chooses, or each from a copy of its own. */
+export type Path = AttentionPath | "auto" | "copies";
 
 export interface BenchEngine {
   readonly backend: Backend;
@@ -102,7 +102,8 @@ export async function createEngine(opened: OpenedDevice, config: ModelConfig, ty
       const tails = { blocks, lengths: new Uint32Array(n).fill(length) };
       const requests = rows.map(() => ({ edits: NO_EDITS, inverseTemperature: 1 }));
       return async () => {
-        const logits = forward.decode(rows, batchContext, tails, path === "two-part" ? "two-part" : "one-part");
+        const chosen = path === "auto" ? backend.choosePath(n, context).path : path;
+        const logits = forward.decode(rows, batchContext, tails, chosen === "two-part" ? "two-part" : "one-part");
         await backend.candidates(logits, requests, 64);
       };
     },

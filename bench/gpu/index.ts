@@ -14,7 +14,7 @@ const HELP = `bench:gpu -- [options]
   --type     of the weights: F16, BF16, F32, Q8_0, Q4_0 (default F16)
   --context  tokens of the prompt (default 256; several with commas)
   --n        samples (default 1,16,32)
-  --paths    two-part, one-part, copies (default two-part,one-part)
+  --paths    two-part, one-part, copies, auto (default two-part,one-part)
   --class    ${CLASSES.join(", ")} (default portable): what the device may use
   --dec      tokens of each sample's tail (default 128)
   --steps    measured for each line, medians (default 20)
@@ -40,6 +40,7 @@ const { values } = parseArgs({
 });
 
 const WARM_UP_MS = 300;
+const ROUNDS = 4;
 
 interface Line {
   shape: string;
@@ -73,38 +74,53 @@ async function main(): Promise<void> {
     const ms = await engine.prefill(context);
     console.log(`prefill of ${context}: ${ms.toFixed(0)} ms, ${((context / ms) * 1e3).toFixed(0)} tokens/s`);
     for (const n of numbers(values.n))
-      for (const path of values.paths.split(",") as Path[]) {
-        const line = await measure(engine, context, n, path, watch);
-        if (line) lines.push(line);
-      }
+      lines.push(...(await measure(engine, context, n, values.paths.split(",") as Path[], watch)));
   }
   engine.dispose();
   if (values.json) writeFileSync(values.json, JSON.stringify(lines, undefined, 1));
 }
 
+/** All paths by turns, so that what else changes on the machine changes for all. */
 async function measure(
   engine: BenchEngine,
   context: number,
   n: number,
-  path: Path,
+  paths: readonly Path[],
   watch: Profile | undefined,
-): Promise<Line | undefined> {
+): Promise<Line[]> {
+  const runs: { path: Path; step: () => Promise<void>; times: number[] }[] = [];
+  for (const path of paths)
+    try {
+      runs.push({ path, step: await engine.step(context, n, Number(values.dec), path), times: [] });
+    } catch (error) {
+      console.log(`context ${context}, n ${n}, ${path}: ${(error as Error).message}`);
+    }
+  for (let round = 0; round < ROUNDS; round++)
+    for (const { step, times } of runs) {
+      // A GPU that was idle takes a while to come to its full clock; and the first steps of a kind are encoded as they come.
+      const warmUpMs = round === 0 ? WARM_UP_MS : 0;
+      for (let i = 0, began = performance.now(); i < 3 || performance.now() - began < warmUpMs; i++) await step();
+      for (let i = 0; i < Number(values.steps) / ROUNDS; i++) {
+        const began = performance.now();
+        await step();
+        times.push(performance.now() - began);
+      }
+    }
+  const lines: Line[] = [];
+  for (const { path, step, times } of runs) lines.push(await report(engine, context, n, path, step, times, watch));
+  return lines;
+}
+
+async function report(
+  engine: BenchEngine,
+  context: number,
+  n: number,
+  path: Path,
+  step: () => Promise<void>,
+  times: number[],
+  watch: Profile | undefined,
+): Promise<Line> {
   const decLen = Number(values.dec);
-  let step: () => Promise<void>;
-  try {
-    step = await engine.step(context, n, decLen, path);
-    // A GPU that was idle takes a while to come to its full clock.
-    for (const began = performance.now(); performance.now() - began < WARM_UP_MS; ) await step();
-  } catch (error) {
-    console.log(`context ${context}, n ${n}, ${path}: ${(error as Error).message}`);
-    return undefined;
-  }
-  const times: number[] = [];
-  for (let i = 0; i < Number(values.steps); i++) {
-    const began = performance.now();
-    await step();
-    times.push(performance.now() - began);
-  }
   const ms = times.sort((a, b) => a - b)[times.length >> 1];
   // Weights once, the prompt once (or once a copy), every tail.
   const copies = path === "copies" ? n : 1;
@@ -114,7 +130,7 @@ async function measure(
   const line = { shape: values.shape, type: values.type, class: values.class, context, n, path, ms, floorMs };
   const gbPerS = bytes / ms / 1e6;
   console.log(
-    `context ${String(context).padStart(5)}  n ${String(n).padStart(3)}  ${path.padEnd(8)} ${ms.toFixed(2).padStart(8)} ms a step  ` +
+    `context ${String(context).padStart(5)}  n ${String(n).padStart(3)}  ${(path === "auto" ? `auto: ${engine.backend.choosePath(n, context).path}` : path).padEnd(14)} ${ms.toFixed(2).padStart(8)} ms a step  ` +
       `floor ${floorMs.toFixed(2).padStart(6)}  ${gbPerS.toFixed(0).padStart(5)} GB/s` +
       (anchorMs ? `  ${(ms / anchorMs).toFixed(2)} × the paper's code (${anchorMs})` : ""),
   );

@@ -6,7 +6,6 @@ import { type GpuBatch, type GpuTensor, placeOf } from "./buffers.ts";
 import type { Gpu } from "./gpu.ts";
 import { paddedHeadDim } from "./kv-layout.ts";
 import { createKvPool } from "./kv-pool.ts";
-import { unmeasuredChoice } from "./switch.ts";
 
 type Family = Pick<
   Backend,
@@ -22,7 +21,6 @@ type Family = Pick<
   | "attendDecode"
   | "attendOnePart"
   | "mergeStates"
-  | "choosePath"
 > & { scratchBytes(): number };
 
 /** Partial states: values (parts, rows, nHeads, headDim), each normalised, and the log of their sums of exponentials (parts, rows,
@@ -270,6 +268,5 @@ export async function createAttention(
         merge(alone, prepared, out as GpuTensor, sample);
       }
     },
-    choosePath: (nSamples: number) => unmeasuredChoice(nSamples),
   };
 }

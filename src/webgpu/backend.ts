@@ -8,6 +8,7 @@ import { createCandidates } from "./candidates.ts";
 import type { OpenedDevice } from "./device.ts";
 import { createGpu, floatBits } from "./gpu.ts";
 import { createLinear } from "./linear.ts";
+import { choosePath, costsOn } from "./switch.ts";
 
 /** What tests fix: kernels for few or for many rows whatever their number; other shaders; abilities left unused. */
 export interface Trials {
@@ -44,6 +45,8 @@ export async function createWebGpuBackend(
   ]);
   made.catch(() => gpu.dispose());
   const [rmsNorm, addBias, linear, attention, candidates] = await made;
+  // Where the GPU is a program, measuring takes longer than it could ever save.
+  const costs = opened.isSoftware || texts ? undefined : await costsOn(opened, shape);
   const LANES = 64;
 
   return {
@@ -81,6 +84,8 @@ export async function createWebGpuBackend(
     vector: buffers.vector,
 
     tensors: buffers.tensors,
+
+    choosePath: (nSamples, ctxLen) => choosePath(costs, nSamples, ctxLen),
 
     prepare(batch) {
       return buffers.prepare(batch, linear.begin(batch.ids.length, batch.tails !== undefined));

@@ -23,6 +23,8 @@ export interface OpenedDevice {
   /** The adapter, for people. */
   readonly name: string;
   readonly abilities: Abilities;
+  /** Whether it computes on the CPU. */
+  readonly isSoftware: boolean;
   /** Whether the device is the user's: then it is neither destroyed nor made anew. */
   readonly isUsers: boolean;
   /** What must stay referenced for as long as the device lives (Node's package crashes otherwise). */
@@ -64,7 +66,8 @@ export async function openDevice(
   }
   if (!adapter) return { reason: "WebGPU is there, but found no adapter (a GPU with a driver)" };
   const name = describe(adapter.info);
-  if (isSoftware(adapter.info) && !software)
+  const slow = isSoftware(adapter.info);
+  if (slow && !software)
     return { reason: `the only adapter, ${name}, computes on the CPU, where WebAssembly is faster` };
 
   const requiredLimits = Object.fromEntries(LIMITS.map((limit) => [limit, adapter.limits[limit]]));
@@ -73,7 +76,8 @@ export async function openDevice(
   const requiredFeatures = features.filter((feature) => adapter.features.has(feature)) as GPUFeatureName[];
   try {
     const device = await adapter.requestDevice({ requiredLimits, requiredFeatures });
-    return { device, name, abilities: abilitiesOf(device, adapter.info), isUsers: false, owners: [gpu, adapter] };
+    const abilities = abilitiesOf(device, adapter.info);
+    return { device, name, abilities, isSoftware: slow, isUsers: false, owners: [gpu, adapter] };
   } catch (error) {
     return { reason: `${name} gave no device: ${(error as Error).message}` };
   }
@@ -88,6 +92,7 @@ export function useDevice(device: GPUDevice): OpenedDevice {
     device,
     name: describe(adapterInfo),
     abilities: abilitiesOf(device, adapterInfo),
+    isSoftware: adapterInfo !== undefined && isSoftware(adapterInfo),
     isUsers: true,
     owners: [],
   };

@@ -30,6 +30,3 @@ export function missing(what: string, reason: string): void {
 
 /** Whether all cases are wanted, however long they take. */
 export const thorough = process.env.FURCATE_THOROUGH === "1";
-
-/** Whether the GPU is a program: tests keep to a share of their cases then, unless all are wanted. */
-export const isSoftware = ({ name }: OpenedDevice): boolean => /swiftshader|llvmpipe/i.test(name);
