@@ -48,7 +48,7 @@ function between(xs: readonly number[], ys: readonly number[], x: number): numbe
   return ys[i - 1] + slope * (x - xs[i - 1]);
 }
 
-const SAMPLES = [1, 2, 4, 16];
+const SAMPLES = [1, 2, 4, 8, 16];
 const CONTEXTS = [64, 512, 4096];
 /** Of each sample's tail. */
 const TAIL = 32;
@@ -57,7 +57,7 @@ const MOST_BYTES = 64 << 20;
 /** Repetitions of what is timed take about so long, where that is more than one. */
 const SPELL_MS = 4;
 const MOST_REPETITIONS = 8;
-const ROUNDS = 3;
+const ROUNDS = 4;
 /** A GPU that is not done by then is better used for answers. */
 const MOST_MS = 1000;
 
@@ -75,7 +75,6 @@ export function costsOn(opened: OpenedDevice, shape: Shape): Promise<Costs | und
 
 async function measure(opened: OpenedDevice, shape: Shape): Promise<Costs> {
   const gpu = createGpu({ ...opened, isUsers: true });
-  const began = performance.now();
   try {
     const { nHeads, nKvHeads, headDim } = shape;
     const attention = await createAttention(gpu, { ...shape, nLayers: 1 }, SAMPLES[SAMPLES.length - 1]);
@@ -85,6 +84,7 @@ async function measure(opened: OpenedDevice, shape: Shape): Promise<Costs> {
     // All tails are the same block, the last.
     const blocks = Uint32Array.from({ length: contexts[contexts.length - 1] / blockTokens }, (_, i) => i);
     await attention.reserveBlocks(blocks.length + 1);
+    const began = performance.now();
     const ms: Record<AttentionPath, number[][]> = { "one-part": [], "two-part": [] };
     for (const n of SAMPLES) {
       const [q] = buffers.tensors(n, [nHeads * headDim, nKvHeads * headDim, nKvHeads * headDim]);
@@ -122,20 +122,28 @@ async function measure(opened: OpenedDevice, shape: Shape): Promise<Costs> {
 
   /** Milliseconds of each, by turns: of some rounds the least, without what a submit takes by itself. */
   async function compare(paths: Record<AttentionPath, () => void>): Promise<Record<AttentionPath, number>> {
-    const least = { "one-part": Infinity, "two-part": Infinity };
     const timed = async (run: () => void, repetitions: number) => {
       const began = performance.now();
       for (let i = 0; i < repetitions; i++) run();
       await gpu.finished();
       return performance.now() - began;
     };
-    for (let round = 0; round < ROUNDS; round++)
-      for (const path of ["one-part", "two-part"] as const) {
-        const few = Math.min(MOST_REPETITIONS, Math.ceil(SPELL_MS / (await timed(paths[path], 1))));
-        const short = await timed(paths[path], few);
-        const long = await timed(paths[path], 5 * few);
-        least[path] = Math.min(least[path], Math.max(0, long - short) / (4 * few));
-      }
-    return least;
+    const costOf = async (run: () => void) => {
+      const few = Math.min(MOST_REPETITIONS, Math.ceil(SPELL_MS / (await timed(run, 1))));
+      let [short, long] = [Infinity, Infinity];
+      return {
+        async measure() {
+          short = Math.min(short, await timed(run, few));
+          long = Math.min(long, await timed(run, 5 * few));
+        },
+        ms: () => (long - short) / (4 * few),
+      };
+    };
+    const [one, two] = [await costOf(paths["one-part"]), await costOf(paths["two-part"])];
+    for (let round = 0; round < ROUNDS; round++) {
+      await one.measure();
+      await two.measure();
+    }
+    return { "one-part": one.ms(), "two-part": two.ms() };
   }
 }
