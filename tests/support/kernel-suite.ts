@@ -23,7 +23,7 @@ import { halves, newRandom, type Random } from "./random.ts";
 import { randomBlocks } from "./random-model.ts";
 import * as reference from "./reference.ts";
 
-const ROPE_DIM = 32; // of the default shape
+const ROPE_DIM = 6; // of the default shape
 
 /** A step of so many samples begins: kernels may go by their number. */
 const begin = (backend: Backend, rows: number) =>
@@ -85,6 +85,11 @@ export function kernelTests(test: Register, { name, exact, halves: wide, create 
             worst.set(type, Math.max(worst.get(type) ?? 0, error));
             got.push({ rows, add, values: result });
           }
+        // A prompt's tokens, which kernels may part otherwise.
+        const tokens = await newTensor(backend, before, most, outputs, ROPE_DIM);
+        backend.prepare(plainBatch(new Uint32Array(most), ROPE_DIM));
+        backend.linearAdd(x, weight, tokens);
+        close(await valuesOf(backend, tokens), expected(most, true), widened(bound), `${most} tokens`);
         if (!exact) return;
         for (const add of [false, true]) {
           const all = got.find((g) => g.rows === most && g.add === add)!.values;
@@ -289,10 +294,11 @@ export function kernelTests(test: Register, { name, exact, halves: wide, create 
       const most = Math.max(...cases.LINEAR_ROWS);
       const values = normals(random, most * cols, 3);
       const made = await newWeights(backend, weights, cols);
-      const by = { weight: backend.vector(norm), eps: 1e-5 };
+      const eps = 0.5; // so large that it shows beside squares of 9, in 16 bits too
+      const by = { weight: backend.vector(norm), eps };
       const x = await newTensor(backend, values, most, cols, ROPE_DIM);
       const wanted = Array.from({ length: most }, (_, row) => {
-        const normed = reference.rmsNorm(values.subarray(row * cols, (row + 1) * cols), norm, 1e-5);
+        const normed = reference.rmsNorm(values.subarray(row * cols, (row + 1) * cols), norm, eps);
         return weights.map((weight) => reference.linear(weight.values, normed));
       });
       for (const rows of cases.LINEAR_ROWS) {
@@ -434,6 +440,12 @@ export function kernelTests(test: Register, { name, exact, halves: wide, create 
       const random = newRandom(headDim);
       const tokens = cuts[0].reduce((a, b) => a + b);
       const [q, k, v] = [nHeads, nKvHeads, nKvHeads].map((heads) => halves(normals(random, tokens * heads * headDim)));
+      if (c.rising) {
+        // Whole numbers along one dimension, so that scores are exact: they rise by 1 every 4 tokens, in all by more than sums bear
+        // that are not scaled anew.
+        for (const [i] of q.entries()) q[i] = i % headDim === 0 ? Math.sqrt(headDim) : 0;
+        for (const [i] of k.entries()) k[i] = i % headDim === 0 ? Math.floor(i / (4 * nKvHeads * headDim)) : 0;
+      }
       const [keys, values] = [k, v].map((x) => byHead(x, nKvHeads, headDim));
       const want = new Float64Array(q.length);
       for (let token = 0; token < tokens; token++)
