@@ -241,10 +241,10 @@ export async function createAttention(
         gpu.run(joined.step, bindings, [...sizes, slices, tiles, own], nKvHeads, groups);
         return;
       }
-      const tiles = contextTiles(shape, rows, workgroupBytes);
+      const tiles = contextTiles(shape, kernelClass === "few" ? 0 : rows, workgroupBytes);
       const kernel = contextKernel.get(tiles.rows);
       if (!kernel) return;
-      gpu.run(kernel, bindings, sizes, nKvHeads, slices, tiles.count);
+      gpu.run(kernel, bindings, sizes, nKvHeads, slices, Math.ceil((rows * group) / tiles.rows));
     },
     attendDecode(q: Tensor, layer: number, batch: PreparedBatch, states: States) {
       if (joined) return;

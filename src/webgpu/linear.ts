@@ -347,8 +347,9 @@ export async function createLinear(
           Math.ceil(outputs / (unit.side * (gated ? 1 : tile.lefts))),
         );
       } else {
-        const few = kind === "few" && tiling.few.find((tile) => tile.rows >= rows);
-        const tile = few || tiling.few[tiling.few.length - 1];
+        // A fixed class is one kernel for any number of rows: compilers round the others' sums in ways of their own.
+        const least = kernelClass === "few" ? 1 : kind === "few" ? rows : Infinity;
+        const tile = tiling.few.find((tile) => tile.rows >= least) ?? tiling.few[tiling.few.length - 1];
         const atOnce = gated ? 1 : tile.panels;
         const sizes = [...from, x.cols, floatBits(norm?.eps ?? 0), ...place, ...weights];
         const by = (norm?.weight as GpuTensor | undefined)?.buffer ?? x.buffer;
