@@ -46,7 +46,7 @@ var<workgroup> chosen_groups: array<u32, MOST>; // ids rising
 var<workgroup> tops: array<vec2u, LANES>;
 var<workgroup> stripe_tops: array<vec2u, STRIPE>;
 var<workgroup> sums: array<vec2f, LANES>;
-var<workgroup> share: u32; // of all mass, what lies beyond the k best at most, in 2^-32
+var<workgroup> share_beyond: u32; // of all mass, what lies beyond the k best at most, in 2^-32
 var<workgroup> n_left: u32;
 
 fn key_of(bits: u32) -> u32 {
@@ -304,8 +304,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     kept = exp(max(below * slope, -100.0));
   }
   kept = add_up(lane, vec2f(kept)).x;
-  if (lane == 0u) { share = u32(clamp(1.0 - kept / sum.y + MARGIN, MARGIN, 0.9999999) * 4294967296.0); }
-  let beyond = workgroupUniformLoad(&share);
+  if (lane == 0u) { share_beyond = u32(clamp(1.0 - kept / sum.y + MARGIN, MARGIN, 0.9999999) * 4294967296.0); }
+  let beyond = workgroupUniformLoad(&share_beyond);
   let shift = countLeadingZeros(beyond);
   let steps = 2147483648.0 * f32(1u << shift) / sum.y;
   let last = vec2u(key_of(results[out + 8u + 2u * k - 1u]), ~results[out + 8u + k - 1u]);
