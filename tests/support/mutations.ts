@@ -27,6 +27,7 @@ const BLOCKS = /^(ropeAppend|copyBlock|prefill in chunks and at once, MHA, 6)/;
 const PRODUCT = /^linear (F16|Q4_1), \d+ × (99|1056|2080)/;
 const NORMED = /^linear and linearGated|^linearGated/;
 const CANDIDATES = /^candidates/;
+const BEYOND = /^candidates, draws/;
 
 /** The same in every kernel that attends. */
 const ATTENDING: readonly (readonly [shader: string, tests: RegExp])[] = [
@@ -492,5 +493,41 @@ export const MUTATIONS: readonly Mutation[] = [
     what: "a norm's weights are left out",
     matrix: true,
     tests: NORMED,
+  },
+  // -------------------------------------------------------------------------------------------- draws beyond the candidates
+  {
+    shader: "top_k",
+    find: "key_of(edited(row, id, four[j]))",
+    replace: "key_of(four[j])",
+    what: "edits do not count beyond the candidates",
+    tests: BEYOND,
+  },
+  {
+    shader: "top_k",
+    find: "exp(max((value_of(key) - value_of(top)) * slope, -100.0))",
+    replace: "exp(max(value_of(key) - value_of(top), -100.0))",
+    what: "beyond the candidates the temperature is 1",
+    tests: BEYOND,
+  },
+  {
+    shader: "top_k",
+    find: "if (round >= 2u && left <= MOST) {",
+    replace: "if (round >= 2u) {",
+    what: "of many alike beyond the candidates some are drawn alone",
+    tests: BEYOND,
+  },
+  {
+    shader: "top_k",
+    find: "(draw.x << shift)",
+    replace: "draw.x",
+    what: "where little lies beyond the candidates draws end near its end",
+    tests: BEYOND,
+  },
+  {
+    shader: "top_k",
+    find: "if (draw.x <= beyond) {",
+    replace: "if (draw.x < beyond / 2u) {",
+    what: "draws that end soon beyond the candidates find nothing",
+    tests: BEYOND,
   },
 ];
