@@ -2,8 +2,8 @@
 // Knows nothing of k; top_k.wgsl goes on from here. Twin of logits.ts (adjust, highest, logSumExp).
 //
 //   logits    (rows, stride) bits of f32; the raw values stay as they are
-//   requests  (rows) first edit, edits, 1 / temperature f32, target; then the edits: id, bias, scale, less, ids rising. Each edit's
-//             bias makes room here for its token's adjusted logit.
+//   requests  (rows, 2) first edit, edits, 1 / temperature f32, target, then what top_k alone reads; then the edits: id, bias, scale,
+//             less, ids rising. Each edit's bias makes room here for its token's adjusted logit.
 //   keys      (rows, keys_stride) of these the first `groups`: the key of each group's largest adjusted logit
 //   stats     (rows, chunks) key of the largest raw logit, sum of exp(raw - largest) f32, then both of the adjusted ones
 //
@@ -107,7 +107,7 @@ fn adjust(logit: u32, edit: vec4u) -> u32 {
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let row = group.y;
   let start = group.x * CHUNK;
-  let request = requests[row];
+  let request = requests[2u * row];
   let slope = bitcast<f32>(request.z);
 
   // 1. The raw logits, into registers and into the tile.

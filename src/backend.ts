@@ -67,6 +67,8 @@ export interface Request {
   readonly inverseTemperature: number;
   /** A token whose raw logit is wanted besides. */
   readonly target?: number;
+  /** Numbers in [0, 1), each of a draw from this row down all tokens in order of probability: for Candidates.beyond. */
+  readonly uniforms?: readonly number[];
 }
 
 /** The best of each row of logits: by adjusted logit, ties to the lower id. */
@@ -78,6 +80,12 @@ export interface Candidates {
   readonly rawLse: Float64Array; // (rows) log-sum-exp of the raw logits
   readonly adjustedLse: Float64Array; // (rows) log-sum-exp of the adjusted logits times inverseTemperature
   readonly target: Float32Array; // (rows) raw logit of the request's target; 0 without one
+  /**
+   * Of the requests' uniforms, one after another (draws): the token where a draw ends that goes on beyond the k best, and its raw
+   * logit; -1 where it need not. What a draw finds depends on its number and its row alone. Left out where reading all logits
+   * costs nothing.
+   */
+  readonly beyond?: { readonly ids: Int32Array; readonly raw: Float32Array };
 }
 
 /** Sizes that a backend's cache and scratch follow from. */

@@ -47,7 +47,7 @@ export interface Listener {
   isStopped(index: number): boolean;
 }
 
-/** Candidates that come back for each row: enough that a draw beyond them is rare (tests count it). */
+/** Candidates that come back for each row: enough for nine draws of ten at temperature 1. */
 const CANDIDATES = 64;
 /** Bytes of K/V that stay for prompts to come when nobody holds them. */
 const KEPT_BYTES = 256 << 20;
@@ -106,8 +106,7 @@ export function* generate(
     if (maxTokens === 0) for (const sample of samples) finish(sample, "length");
     else {
       // All first tokens are drawn from the one row of logits, each by its own sample.
-      const draw = yield* candidatesOf(logits as Tensor, [samples[0]]);
-      for (const sample of samples) take(sample, yield* draw(0, sample));
+      yield* drawAll(logits as Tensor, [samples]);
     }
 
     const context = { blocks: path.blocks(), length: promptIds.length };
@@ -145,12 +144,10 @@ export function* generate(
         { blocks: tails.map((tail) => tail.blocks()), lengths: Uint32Array.from(tails, (tail) => tail.length) },
         attention,
       );
-      const draw = yield* candidatesOf(
+      yield* drawAll(
         out,
-        running.map(({ samples }) => samples[0]),
+        running.map(({ samples }) => samples),
       );
-      for (const [row, { samples }] of running.entries())
-        for (const sample of samples) take(sample, yield* draw(row, sample));
       watch.stepEnds();
       active = active.flatMap(grow);
     }
@@ -172,20 +169,30 @@ export function* generate(
     trim(engine);
   }
 
-  /** Rows of logits -> a function that draws a sample's token from a row. */
-  function* candidatesOf(out: Tensor, of: readonly Sample[]): Steps<(row: number, sample: Sample) => Steps<Token>> {
-    const edits = of.map((sample) => sampler.edits(sample.index));
-    const requests = edits.map((edits) => ({ edits, inverseTemperature: sampler.inverseTemperature }));
+  /** Each row's samples draw their tokens from its logits, and take them. */
+  function* drawAll(out: Tensor, of: readonly (readonly Sample[])[]): Steps<void> {
+    const requests = of.map((samples) => ({
+      edits: sampler.edits(samples[0].index),
+      inverseTemperature: sampler.inverseTemperature,
+      uniforms: sampler.uniforms(samples.map(({ index }) => index)),
+    }));
     const candidates = yield* settled(backend.candidates(out, requests, Math.max(CANDIDATES, sampling.logprobs)));
-    return function* (row, sample) {
+    let draw = 0;
+    for (const [row, samples] of of.entries()) {
       let all: Float32Array | undefined;
-      let drawn = sampler.draw(sample.index, candidates, row);
-      if (!drawn) {
-        all = yield* settled(backend.logits(out, row));
-        drawn = sampler.drawFromLogits(sample.index, all, candidates, row);
+      for (const sample of samples) {
+        let drawn = sampler.draw(sample.index, candidates, row, draw++);
+        if (!drawn) {
+          all ??= yield* settled(backend.logits(out, row));
+          drawn = sampler.drawFromLogits(sample.index, all, candidates, row);
+        }
+        const { edits } = requests[row];
+        take(sample, {
+          ...drawn,
+          top: options.wantsLogprobs ? yield* alternatives(out, row, edits, candidates, all) : [],
+        });
       }
-      return { ...drawn, top: options.wantsLogprobs ? yield* alternatives(out, row, edits[row], candidates, all) : [] };
-    };
+    }
   }
 
   function* alternatives(

@@ -37,8 +37,13 @@ export interface Sampler {
   readonly inverseTemperature: number;
   /** The changes to the logits of the sample's next row; a copy. Empty (length 0) where nothing changes them. */
   edits(sample: number): Edits;
-  /** The sample's next token from row `row` of the candidates; undefined where only the whole row of logits decides. */
-  draw(sample: number, candidates: Candidates, row: number): Drawn | undefined;
+  /** The numbers of the samples' next draws, for a request to the backend; none where top-k, top-p or min-p can end a draw. */
+  uniforms(samples: readonly number[]): readonly number[];
+  /**
+   * The sample's next token from row `row` of the candidates, or from what lies beyond them for this draw (of all uniforms asked
+   * for); undefined where only the whole row of logits decides.
+   */
+  draw(sample: number, candidates: Candidates, row: number, draw?: number): Drawn | undefined;
   /** The same from the raw logits (vocab), edits applied here. The candidates' row gives the log-sum-exps that make both agree. */
   drawFromLogits(sample: number, logits: Float32Array, candidates?: Candidates, row?: number): Drawn;
   /** The sample takes the token as its next: it counts from now on, and the position of the sample's draws moves on. */
@@ -113,14 +118,19 @@ export function createSampler(text: TextModule, vocab: number): Sampler {
       if (count < 0) throw failure(count, sample);
       return count === 0 ? NO_EDITS : u32(text, text.samplerEditsAt(handle), count * 4).slice();
     },
-    draw(sample, { k, ids, adjusted, raw, rawLse, adjustedLse }, row) {
+    uniforms(samples) {
+      return samples.map((sample) => text.samplerUniform(handle, sample)).filter((uniform) => uniform >= 0);
+    },
+    draw(sample, { k, ids, adjusted, raw, rawLse, adjustedLse, beyond }, row, draw = 0) {
       const at = input(3 * k);
       const [from, to] = [row * k, row * k + k];
       u32(text, at, k).set(ids.subarray(from, to));
       f32(text, at + 4 * k, k).set(adjusted.subarray(from, to));
       f32(text, at + 8 * k, k).set(raw.subarray(from, to));
       const id = text.sampleCandidates(handle, sample, k, rawLse[row], adjustedLse[row]);
-      return id === NEED_LOGITS ? undefined : drawn(id, sample);
+      if (id !== NEED_LOGITS) return drawn(id, sample);
+      if (!beyond || beyond.ids[draw] < 0) return undefined;
+      return { id: beyond.ids[draw], logprob: beyond.raw[draw] - rawLse[row] };
     },
     drawFromLogits(sample, logits, candidates, row = 0) {
       putLogits(logits);

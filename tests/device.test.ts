@@ -144,13 +144,13 @@ if (typeof watched === "string") {
 
   test("a step is one submit and one map, and makes neither buffers nor bind groups", async () => {
     const model = await load(file, { device });
-    // Candidates decide every draw: bias and penalties are in them.
+    // Bias and penalties are in the candidates, and draws that go on beyond them end on the GPU.
     const options = {
       n: 3,
       seed: 5,
       maxTokens: 20,
       ignoreEos: true,
-      topK: 20,
+      temperature: 2,
       repetitionPenalty: 1.2,
       logitBias: { 5: 2, 9: -1 },
     };

@@ -167,6 +167,49 @@ test("candidates and full logits draw the naive sampler's token, with its log-pr
   );
 });
 
+test("what a backend found beyond the candidates is taken where the draw goes on beyond them, and only there", () => {
+  const vocab = 300;
+  const samples = Array.from({ length: 50 }, (_, sample) => sample);
+  const sampler = createSampler(text, vocab);
+  const row = randomLogits(newRandom(9), vocab).map((x) => x / 10);
+  sampler.begin(validateSampling({ seed: 6, temperature: 0.9 }, vocab), [], samples.length);
+  const uniforms = sampler.uniforms(samples);
+  assert.equal(
+    uniforms,
+    samples.map((sample) => uniform(choiceSeed(text, 6, sample), 0)),
+  );
+  const found = candidates(row, NO_EDITS, sampler.inverseTemperature, 64);
+  const full = samples.map((sample) => sampler.drawFromLogits(sample, row, found, 0));
+  const ids = Int32Array.from(full, ({ id }) => id);
+  const beyond = { ids, raw: Float32Array.from(ids, (id) => row[id]) };
+  const nothing = { ids: new Int32Array(50).fill(-1), raw: new Float32Array(50) };
+  const wrong = { ids: new Int32Array(50).fill(7), raw: new Float32Array(50) };
+  let decided = 0;
+  for (const sample of samples) {
+    const alone = sampler.draw(sample, found, 0);
+    assert.equal(sampler.draw(sample, { ...found, beyond }, 0, sample), full[sample]);
+    assert.equal(sampler.draw(sample, { ...found, beyond: nothing }, 0, sample), alone);
+    if (!alone) continue;
+    decided++;
+    assert.equal(sampler.draw(sample, { ...found, beyond: wrong }, 0, sample), alone);
+  }
+  assert.ok(decided > 5 && decided < 45, `${decided} of 50 decided by candidates`);
+
+  // The sample's next draw has a number of its own; and where a draw can end sooner no number says where.
+  sampler.accept(1, 7);
+  assert.is(sampler.uniforms([1])[0], uniform(choiceSeed(text, 6, 1), 1));
+  for (const [options, asks] of [
+    [{ topK: 300, topP: 1, minP: 0 }, true],
+    [{ topK: 299 }, false],
+    [{ topP: 0.999 }, false],
+    [{ minP: 1e-9 }, false],
+    [{ temperature: 0 }, false],
+  ] as const) {
+    sampler.begin(validateSampling({ seed: 6, ...options }, vocab), [], 2);
+    assert.is(sampler.uniforms([0, 1]).length, asks ? 2 : 0, JSON.stringify(options));
+  }
+});
+
 test("order and ties: bias, then penalties; equal logits to the lower id", () => {
   const sampler = createSampler(text, 7);
   const greedy = (options: object, logits: number[], prompt: number[] = [], own: number[] = []) => {

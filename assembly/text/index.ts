@@ -20,6 +20,7 @@ export {
   samplerInput,
   samplerLogSumExp,
   samplerSeed,
+  samplerUniform,
 } from "./sample";
 export {
   cacheBlock,

@@ -371,6 +371,12 @@ export function samplerLogSumExp(handle: usize): f64 {
   return top < Infinity && top > -Infinity ? logSumExp(sampler.input, sampler.vocab, top, 1) : NaN;
 }
 
+/** The number in [0, 1) that the sample's next draw takes, where that goes down all tokens; -1 where anything can end it sooner. */
+export function samplerUniform(handle: usize, sample: u32): f64 {
+  const sampler = changetype<Sampler>(handle);
+  return sampler.inverseTemperature > 0 && keepsAll(sampler) ? uniformOf(sampler, sample) : -1;
+}
+
 function uniformOf(sampler: Sampler, sample: u32): f64 {
   const record = sampler.samples + sample * SAMPLE_BYTES;
   return uniform(load<u32>(record), load<u32>(record, 4), load<u32>(record, 8));
@@ -416,6 +422,11 @@ function mass(rank: u32): f64 {
   return load<f64>(masses + (<usize>rank << 3));
 }
 
+/** Whether neither top-k, top-p nor min-p cuts tokens off. */
+function keepsAll(sampler: Sampler): bool {
+  return (sampler.topK == 0 || sampler.topK >= sampler.vocab) && sampler.topP >= 1 && sampler.minP <= 0;
+}
+
 /** The rank that u in [0, 1) draws, or NEED_LOGITS. Ranks are asked for from 0 up without gaps. */
 function draw(sampler: Sampler, u: f64): i32 {
   const vocab = sampler.vocab;
@@ -424,7 +435,7 @@ function draw(sampler: Sampler, u: f64): i32 {
   const limit = sampler.topK == 0 || sampler.topK > vocab ? vocab : sampler.topK;
   let sum: f64 = 0;
 
-  if (limit == vocab && topP >= 1 && minP <= 0) {
+  if (keepsAll(sampler)) {
     for (let rank: u32 = 0; rank < vocab; rank++) {
       if (!reach(rank)) return NEED_LOGITS;
       sum += mass(rank);

@@ -17,7 +17,7 @@ const BROKEN = 0xffffffff;
 const IMPOSSIBLE = 0x007fffff;
 /** No target. */
 const NONE = 0xffffffff;
-/** Edits that there is room for from the start. */
+/** Edits and draws that there is room for from the start. */
 const EDITS = 4096;
 /** Rows that come back whole are read in pieces of about this size. */
 const PIECE_BYTES = 8 << 20;
@@ -34,15 +34,15 @@ export async function createCandidates(
   const chunks = (cols: number) => Math.ceil(cols / CHUNK);
   const keysStride = (cols: number) => groups(cols) + MOST * GROUP;
   const needs = {
-    requests: (rows: number, edits: number) => (rows + edits) * 16,
+    requests: (rows: number, edits: number) => (2 * rows + edits) * 16,
     keys: (rows: number, cols: number) => rows * keysStride(cols) * 4,
     stats: (rows: number, cols: number) => rows * chunks(cols) * 16,
-    results: (rows: number) => rows * (HEAD + 3 * MOST) * 4,
+    results: (rows: number, draws: number) => (rows * (HEAD + 3 * MOST) + 2 * draws) * 4,
   };
   let requests = gpu.buffer(needs.requests(maxSamples, EDITS), "requests");
   let keys = gpu.buffer(needs.keys(maxSamples, vocab), "largest logits");
   let stats = gpu.buffer(needs.stats(maxSamples, vocab), "sums of logits");
-  let results = gpu.buffer(needs.results(maxSamples), "candidates");
+  let results = gpu.buffer(needs.results(maxSamples, maxSamples), "candidates");
   let words = new Uint32Array(requests.size / 4);
 
   /** The buffer where it is large enough, else a larger one in its place. */
@@ -53,17 +53,27 @@ export async function createCandidates(
     return larger;
   }
 
-  function writeRequests(of: readonly Request[]): void {
-    const count = of.reduce((sum, { edits }) => sum + edits.length / 4, 0);
+  /** drawn: the word of the results where the tokens of draws begin. */
+  function writeRequests(of: readonly Request[], drawn: number): void {
+    const nDraws = drawsOf(of);
+    const count = of.reduce((sum, { edits }) => sum + edits.length / 4, nDraws);
     requests = atLeast(requests, needs.requests(of.length, count));
     if (requests.size > words.byteLength) words = new Uint32Array(requests.size / 4);
     const floats = new Float32Array(words.buffer);
-    let next = of.length;
-    of.forEach(({ edits, inverseTemperature, target = NONE }, row) => {
-      words.set([next, edits.length / 4, 0, target], row * 4);
-      floats[row * 4 + 2] = inverseTemperature;
+    let next = 2 * of.length;
+    of.forEach(({ edits, inverseTemperature, target = NONE, uniforms = [] }, row) => {
+      words.set([next, edits.length / 4, 0, target], row * 8);
+      floats[row * 8 + 2] = inverseTemperature;
       words.set(edits, next * 4);
       next += edits.length / 4;
+      words.set([next, uniforms.length, drawn, drawn + nDraws], row * 8 + 4);
+      drawn += uniforms.length;
+      for (const uniform of uniforms) {
+        // What is left of all mass, which a double holds exactly; all of it has no such words, but that draw is of the best.
+        const left = Math.min((1 - uniform) * 2 ** 32, 2 ** 32 - 1);
+        words.set([left, (left % 1) * 2 ** 32], next * 4);
+        next++;
+      }
     });
     // Nothing that is recorded and not yet submitted reads the requests, so the forward need not be submitted before.
     gpu.device.queue.writeBuffer(requests, 0, words, 0, next * 4);
@@ -72,15 +82,15 @@ export async function createCandidates(
   /** k ≤ MOST */
   async function best(logits: GpuTensor, of: readonly Request[], k: number): Promise<Candidates> {
     const { buffer, first, rows, cols, stride } = logits;
-    writeRequests(of);
+    const width = HEAD + 3 * k;
+    writeRequests(of, rows * width);
     keys = atLeast(keys, needs.keys(rows, cols));
     stats = atLeast(stats, needs.stats(rows, cols));
-    results = atLeast(results, needs.results(rows));
+    results = atLeast(results, needs.results(rows, drawsOf(of)));
     const shape = [groups(cols), chunks(cols), keysStride(cols)];
     gpu.run(topKGroups, [buffer, requests, keys, stats], [cols, stride / 4, first, ...shape], chunks(cols), rows);
     gpu.run(topK, [buffer, requests, keys, stats, results], [cols, stride, first, ...shape, k], rows);
-    const width = HEAD + 3 * k;
-    const found = await gpu.read(results, 0, rows * width * 4);
+    const found = await gpu.read(results, 0, (rows * width + 2 * drawsOf(of)) * 4);
     return unpack(found, of, k);
   }
 
@@ -99,15 +109,15 @@ export async function createCandidates(
       const tensor = logits as GpuTensor;
       const width = Math.min(k, tensor.cols);
       if (width <= MOST) return best(tensor, of, width);
-      // The sums, the targets and the errors are the GPU's in any case.
+      // The sums, the targets, the draws beyond and the errors are the GPU's in any case.
       const found = newCandidates(tensor.rows, width);
-      const { rawLse, adjustedLse, target } = await best(tensor, of, 1);
+      const { rawLse, adjustedLse, target, beyond } = await best(tensor, of, 1);
       let row = 0;
       for await (const raw of wholeRows(tensor)) {
         bestOfRow(raw, of[row].edits, found, row);
         row++;
       }
-      return { ...found, rawLse, adjustedLse, target };
+      return { ...found, rawLse, adjustedLse, target, beyond };
     },
     async logits(logits, row) {
       return readRow(gpu, logits as GpuTensor, row);
@@ -116,9 +126,11 @@ export async function createCandidates(
       needs.requests(maxSamples, EDITS) +
       needs.keys(maxSamples, vocab) +
       needs.stats(maxSamples, vocab) +
-      needs.results(maxSamples),
+      needs.results(maxSamples, maxSamples),
   };
 }
+
+const drawsOf = (of: readonly Request[]) => of.reduce((sum, { uniforms }) => sum + (uniforms?.length ?? 0), 0);
 
 const newCandidates = (rows: number, k: number): Candidates => ({
   k,
@@ -151,7 +163,12 @@ function unpack(results: ArrayBuffer, of: readonly Request[], k: number): Candid
     out.adjusted.set(floats.subarray(from + k, from + 2 * k), row * k);
     out.raw.set(floats.subarray(from + 2 * k, from + 3 * k), row * k);
   });
-  return out;
+  const drawn = of.length * (HEAD + 3 * k);
+  const nDraws = drawsOf(of);
+  return {
+    ...out,
+    beyond: { ids: new Int32Array(results, drawn * 4, nDraws), raw: floats.subarray(drawn + nDraws) },
+  };
 }
 
 const bits = new Uint32Array(1);

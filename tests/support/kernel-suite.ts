@@ -3,6 +3,8 @@
 
 import * as assert from "uvu/assert";
 import type { Backend, Batch, Edits, Request, Shape, States, Tensor } from "../../src/backend.ts";
+import { createSampler, validateSampling } from "../../src/sampler.ts";
+import { newTextModule } from "../../src/wasm.ts";
 import dequant from "../fixtures/dequant.json" with { type: "json" };
 import * as cases from "../fixtures/kernel-cases.ts";
 import {
@@ -617,6 +619,96 @@ export function kernelTests(test: Register, { name, exact, halves: wide, create 
       close(found.rawLse, [reference.logSumExp(row)], allowed, what);
       close(found.adjustedLse, [reference.logSumExp(row.map((x) => x / 2))], allowed, what);
     }
+  });
+
+  test(`${name}: candidates, draws that go on beyond them`, async () => {
+    const backend = await create();
+    const random = newRandom(8);
+    const vocab = 5003;
+    const k = 64;
+    const n = 40;
+    const samples = Array.from({ length: n }, (_, i) => i);
+    const rowOf = (value: (id: number) => number) => Float32Array.from({ length: vocab }, (_, id) => value(id));
+    const biases = Object.fromEntries(samples.map((i) => [100 * i + 1, 2 * random.normal()]));
+    const rows: { raw: Float32Array; options: { temperature: number; logitBias?: Record<number, number> } }[] = [
+      { raw: rowOf(() => random.normal() / 2), options: { temperature: 1 } },
+      { raw: rowOf(() => Math.round(4 * random.normal()) / 4 - 9), options: { temperature: 0.7 } }, // ties by hundreds
+      {
+        raw: rowOf((id) => (id % 3 === 0 ? -1e30 : random.normal())),
+        options: { temperature: 1, logitBias: biases },
+      },
+      { raw: rowOf(() => 0), options: { temperature: 3 } },
+      { raw: rowOf((id) => random.normal() + (id < 50 ? 12 : 0)), options: { temperature: 1 } }, // little beyond
+    ];
+    const sampler = createSampler(await newTextModule(), vocab);
+    const begin = (row: number) => sampler.begin(validateSampling({ ...rows[row].options, seed: row }, vocab), [], n);
+
+    // By float64: all tokens in order, and the mass from each on to the end.
+    const orders: number[][] = [];
+    const masses: Float64Array[] = [];
+    const requests = rows.map(({ raw }, row): Request & { uniforms: number[] } => {
+      begin(row);
+      const { inverseTemperature } = sampler;
+      const edits = sampler.edits(0);
+      const adjusted = edited(raw, edits);
+      const order = Array.from(adjusted.keys()).sort((a, b) =>
+        adjusted[a] === adjusted[b] ? a - b : adjusted[b] - adjusted[a],
+      );
+      const lse = reference.logSumExp(Float64Array.from(adjusted, (x) => x * inverseTemperature));
+      const from = new Float64Array(vocab + 1);
+      for (let rank = vocab - 1; rank >= 0; rank--)
+        from[rank] = from[rank + 1] + Math.exp(adjusted[order[rank]] * inverseTemperature - lse);
+      orders.push(order);
+      masses.push(from);
+      const beyond = Array.from({ length: 20 }, (_, i) => 1 - from[k] * (1 - i / 20));
+      const uniforms = [...sampler.uniforms(samples), ...beyond, 1 - 2 ** -53, 1 - from[k] - 1e-3, 0];
+      return { edits, inverseTemperature, uniforms };
+    });
+    const most = requests[0].uniforms.length;
+    const values = rows.flatMap(({ raw }) => [...raw]);
+    const logits = await newTensor(backend, values, rows.length, vocab, ROPE_DIM);
+    const found = await backend.candidates(logits, requests, k);
+    // One row and some of its draws, now with tokens that are quite impossible.
+    const row = backend.vector(rows[2].raw.map((x) => (x === -1e30 ? -Infinity : x)));
+    const uniforms = requests[2].uniforms.filter((_, i) => i % 7 === 0);
+    const alone = await backend.candidates(row, [{ ...requests[2], uniforms }], k);
+
+    let drawn = 0;
+    let different = 0;
+    for (const [row, { uniforms }] of requests.entries()) {
+      const rankOf = new Map(orders[row].map((id, rank) => [id, rank]));
+      const from = masses[row];
+      for (const [i, u] of uniforms.entries()) {
+        const id = found.beyond?.ids[row * most + i] ?? -1;
+        const what = `row ${row}, draw ${i} of ${u}: token ${id}`;
+        if (found.beyond && 1 - u < from[k] * (1 - 1e-4)) assert.ok(id >= 0, what);
+        if (1 - u > from[k] + 5e-4) assert.is(id, -1, what);
+        if (id < 0) continue;
+        // Its own mass is where the draw ends, but for the rounding of sums.
+        const rank = rankOf.get(id)!;
+        assert.ok(rank >= k && from[rank + 1] < (1 - u) * (1 + 1e-5) && from[rank] > (1 - u) * (1 - 1e-5), what);
+        assert.is(found.beyond!.raw[row * most + i], rows[row].raw[id], what);
+      }
+      begin(row);
+      for (const sample of samples) {
+        const got = sampler.draw(sample, found, row, row * most + sample);
+        const full = sampler.drawFromLogits(sample, rows[row].raw, found, row);
+        if (!got) {
+          if (found.beyond) assert.unreachable(`row ${row}, sample ${sample}: not decided`);
+          continue;
+        }
+        drawn++;
+        if (got.id === full.id) assert.equal(got, full);
+        else different++;
+      }
+    }
+    if (found.beyond) assert.is(drawn, rows.length * n);
+    assert.ok(different <= drawn / 100, `${different} of ${drawn} draws are others than from all logits`);
+    assert.equal(
+      alone.beyond?.ids,
+      found.beyond?.ids.slice(2 * most, 3 * most).filter((_, i) => i % 7 === 0),
+      "alone",
+    );
   });
 
   // -------------------------------------------------------------------------------------------- errors

@@ -31,6 +31,7 @@ const PRODUCT = /^linear F16, 13 × 1031/;
 const NORMED = /^linear and linearGated .*, BF16 and BF16$/;
 const APART = /^linear and linearGated .*, F16 and F16$/;
 const CANDIDATES = /^candidates, (fewer|8 of 1003|64 of 5003)/;
+const BEYOND = /^candidates, draws/;
 
 /** The same in every kernel that attends. */
 const ATTENDING: readonly (readonly [shader: string, tests: RegExp])[] = [
@@ -1042,5 +1043,41 @@ export const MUTATIONS: readonly Mutation[] = [
     what: "a norm's weights are left out",
     matrix: true,
     tests: NORMED,
+  },
+  // -------------------------------------------------------------------------------------------- draws beyond the candidates
+  {
+    shader: "top_k",
+    find: "key_of(edited(row, id, four[j]))",
+    replace: "key_of(four[j])",
+    what: "edits do not count beyond the candidates",
+    tests: BEYOND,
+  },
+  {
+    shader: "top_k",
+    find: "exp(max((value_of(key) - value_of(top)) * slope, -100.0))",
+    replace: "exp(max(value_of(key) - value_of(top), -100.0))",
+    what: "beyond the candidates the temperature is 1",
+    tests: BEYOND,
+  },
+  {
+    shader: "top_k",
+    find: "if (round >= 2u && left <= MOST) {",
+    replace: "if (round >= 2u) {",
+    what: "of many alike beyond the candidates some are drawn alone",
+    tests: BEYOND,
+  },
+  {
+    shader: "top_k",
+    find: "(draw.x << shift)",
+    replace: "draw.x",
+    what: "where little lies beyond the candidates draws end near its end",
+    tests: BEYOND,
+  },
+  {
+    shader: "top_k",
+    find: "if (draw.x <= beyond) {",
+    replace: "if (draw.x < beyond / 2u) {",
+    what: "draws that end soon beyond the candidates find nothing",
+    tests: BEYOND,
   },
 ];
