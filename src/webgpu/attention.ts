@@ -4,6 +4,7 @@
 import type { Backend, PreparedBatch, Shape, States, Tensor } from "../backend.ts";
 import { type GpuBatch, type GpuTensor, placeOf } from "./buffers.ts";
 import type { Gpu } from "./gpu.ts";
+import type { Kernel, KernelOptions } from "./kernels.ts";
 import { paddedHeadDim } from "./kv-layout.ts";
 import { createKvPool } from "./kv-pool.ts";
 
@@ -79,13 +80,11 @@ export async function createAttention(
   const workgroupBytes = limits.maxComputeWorkgroupStorageSize;
   const wide = mostVectors(shape, workgroupBytes);
   const ownVectors = Math.min(wide, 2 ** Math.ceil(Math.log2(Math.ceil(group / 4))));
-  /** A kernel of tiles of so many rows. */
-  const tiled = (name: string, rows: number, constants = {}) =>
-    kernels.get(name, {
-      constants: { ...heads, ...constants, LANES, VECTORS: Math.ceil(rows / 4) },
-      ...(rows === 1 ? { heads: ["rows_1"] } : {}),
-    });
-  const tileRows = wide === 1 ? [4] : [4, 4 * wide];
+  /** For kernels of tiles of so many rows. */
+  const tileOf = (rows: number, constants = {}): KernelOptions => ({
+    constants: { ...heads, ...constants, LANES, VECTORS: Math.ceil(rows / 4) },
+    ...(rows === 1 ? { heads: ["rows_1"] } : {}),
+  });
   const ownRows = group === 1 ? 1 : 4 * ownVectors;
   const matrix = await matrixKernels();
   /** Both parts of a step in one dispatch. */
@@ -94,19 +93,19 @@ export async function createAttention(
   const canTile = gpu.abilities.matrix !== undefined && headDim % 2 === 0 && (nHeads * headDim) % 16 === 0;
   const merging = (TILES: 0 | 1) =>
     kernels.get("merge_states", { constants: { N_HEADS: nHeads, HEAD_DIM: headDim, ...tails, TILES } });
-  const [ropeAppend, prefill, decode, mergeRows, mergeTiles, ...context] = await Promise.all([
+  const [ropeAppend, prefill, decode, mergeRows, mergeTiles] = await Promise.all([
     kernels.get("rope_append", {
       constants: { ...heads, ROPE_DIM: ropeDim, HALVES: Number(shape.ropePairs === "halves") },
     }),
-    tiled("attend_prefill", 4 * wide),
-    tiled("attend_decode", ownRows, tails),
+    kernels.get("attend_prefill", tileOf(4 * wide)),
+    kernels.get("attend_decode", tileOf(ownRows, tails)),
     merging(0),
     canTile ? merging(1) : undefined,
-    ...tileRows.map((rows) => tiled("attend_context", rows)),
   ]);
   /** What prefill and merge leave in the place of log-sum-exps. */
   const unused = gpu.buffer(16, "attention states");
-  const contextKernel = new Map(tileRows.map((rows, i) => [rows, context[i]]));
+  /** Of the context part, by rows of a tile; compiled when first used. */
+  const contextKernels = new Map<number, Kernel>();
 
   /** Both parts of a step, and prefill, by subgroup matrices; none where a device or heads have no use of them. */
   async function matrixKernels() {
@@ -241,10 +240,10 @@ export async function createAttention(
         gpu.run(joined.step, bindings, [...sizes, slices, tiles, own], nKvHeads, groups);
         return;
       }
-      const tiles = contextTiles(shape, kernelClass === "few" ? 0 : rows, workgroupBytes);
-      const kernel = contextKernel.get(tiles.rows);
-      if (!kernel) return;
-      gpu.run(kernel, bindings, sizes, nKvHeads, slices, Math.ceil((rows * group) / tiles.rows));
+      const atOnce = contextTiles(shape, kernelClass === "few" ? 0 : rows, workgroupBytes).rows;
+      const kernel = contextKernels.get(atOnce) ?? kernels.now("attend_context", tileOf(atOnce));
+      contextKernels.set(atOnce, kernel);
+      gpu.run(kernel, bindings, sizes, nKvHeads, slices, Math.ceil((rows * group) / atOnce));
     },
     attendDecode(q: Tensor, layer: number, batch: PreparedBatch, states: States) {
       if (joined) return;
