@@ -32,7 +32,7 @@ override RAGGED: bool; // whether the last tile has more columns than x
 override NORM: bool;   // whether rows are normalised on their way in; else `norm` is not read
 override GATED: bool;  // whether panels come in pairs, of the gate and of up
 
-const LANES: u32 = 256u;
+override LANES: u32; // at least 16 units of a tile
 const PARTS: u32 = TILE_COLUMNS / UNIT_COLUMNS; // units of an output in a tile
 override SLOTS: u32 = LANES / OUTPUTS / PARTS;
 
@@ -123,20 +123,21 @@ fn finish(lane: u32, first_row: u32, first_output: u32, row: u32, one: vec4f, tw
   partial[lane] = one;
   if (PANELS == 2u) { partial[LANES + lane] = two; }
   workgroupBarrier();
-  let which = lane / OUTPUTS; // row and panel
-  let here = row + which % JOINED;
-  let column = first_output + select(which / JOINED, 0u, GATED) * 16u + lane % OUTPUTS;
-  if (which >= JOINED * select(PANELS, 1u, GATED) || first_row + here >= sizes.rows) { return; }
-  if (column >= min(sizes.outputs, sizes.panels * 16u)) { return; }
-  var scale = 1.0;
-  if (NORM) { scale = scales[here]; }
-  var sum = joined(which / JOINED * LANES, lane % OUTPUTS, which % JOINED) * scale;
-  if (GATED) {
-    // e^-z of very negative gates would be infinite, which WGSL may take to be absent: there silu is 0 to all digits.
-    sum = sum / (1.0 + exp(min(-sum, 88.0))) * joined(LANES, lane % OUTPUTS, which) * scale;
+  for (var item = lane; item < OUTPUTS * JOINED * select(PANELS, 1u, GATED); item += LANES) {
+    let which = item / OUTPUTS; // row and panel
+    let here = row + which % JOINED;
+    let column = first_output + select(which / JOINED, 0u, GATED) * 16u + item % OUTPUTS;
+    if (first_row + here >= sizes.rows || column >= min(sizes.outputs, sizes.panels * 16u)) { continue; }
+    var scale = 1.0;
+    if (NORM) { scale = scales[here]; }
+    var sum = joined(which / JOINED * LANES, item % OUTPUTS, which % JOINED) * scale;
+    if (GATED) {
+      // e^-z of very negative gates would be infinite, which WGSL may take to be absent: there silu is 0 to all digits.
+      sum = sum / (1.0 + exp(min(-sum, 88.0))) * joined(LANES, item % OUTPUTS, which) * scale;
+    }
+    let place = sizes.out_at + (first_row + here) * sizes.out_stride + column;
+    if (sizes.add == 1u) { out[place] += sum; } else { out[place] = sum; }
   }
-  let place = sizes.out_at + (first_row + here) * sizes.out_stride + column;
-  if (sizes.add == 1u) { out[place] += sum; } else { out[place] = sum; }
 }
 
 /// Where a panel begins; those beyond the last are the last again.

@@ -12,6 +12,7 @@ export interface Gpu {
   readonly owners: readonly unknown[];
   readonly limits: GPUSupportedLimits;
   readonly abilities: Abilities;
+  readonly isSoftware: boolean;
   readonly kernels: Kernels;
   /** Bytes of all buffers at present. */
   readonly usedBytes: number;
@@ -67,7 +68,7 @@ const scratchBits = new Uint32Array(scratch.buffer);
 
 /** texts: other shaders than the built ones, for tests. At most `memoryLimit` bytes of buffers. */
 export function createGpu(
-  { device, abilities, isUsers, owners }: OpenedDevice,
+  { device, abilities, isSoftware, isUsers, owners }: OpenedDevice,
   memoryLimit = Infinity,
   texts?: Readonly<Record<string, string>>,
 ): Gpu {
@@ -240,6 +241,7 @@ export function createGpu(
     owners,
     limits: device.limits,
     abilities,
+    isSoftware,
     kernels: createKernels(device, texts),
     get usedBytes() {
       return usedBytes;

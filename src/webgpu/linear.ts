@@ -71,6 +71,8 @@ export interface Tiling {
   readonly least: number;
   /** Likewise of `few`. */
   readonly enoughFew: number;
+  /** Of a workgroup of `few`. */
+  readonly lanes: 64 | 256;
 }
 
 export const TILING: Tiling = {
@@ -84,7 +86,10 @@ export const TILING: Tiling = {
   enough: 256,
   least: 96,
   enoughFew: 1024,
+  lanes: 256,
 };
+/** Where the GPU is a program, to begin a lane takes longer than its work. */
+const SOFTWARE_TILING: Tiling = { ...TILING, enoughFew: 16, lanes: 64 };
 
 /** The largest piece of a file on its way: the caller's bytes, the queue's copy and the buffer that is packed from. */
 const PIECE_BYTES = 4 << 20;
@@ -104,7 +109,7 @@ export async function createLinear(
   gpu: Gpu,
   { maxRows, widest, hiddenDim }: LinearSizes,
   kernelClass: "few" | "many" | undefined,
-  tiling: Tiling = TILING,
+  tiling: Tiling = gpu.isSoftware ? SOFTWARE_TILING : TILING,
 ): Promise<Linear> {
   const { kernels, limits } = gpu;
   const bindingBytes = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
@@ -150,7 +155,7 @@ export async function createLinear(
   ): Kernel {
     const kind = 2 * Number(normed) + Number(gated);
     return productOf(stack, keyOf(kind, rows, panels, outputs), ({ layout, ragged }) => {
-      const sizes = { ROWS: rows, PANELS: panels, OUTPUTS: outputs, RAGGED: Number(ragged) };
+      const sizes = { LANES: tiling.lanes, ROWS: rows, PANELS: panels, OUTPUTS: outputs, RAGGED: Number(ragged) };
       const constants = { ...layout.constants, ...sizes, NORM: Number(normed), GATED: Number(gated) };
       return kernels.now("linear", { heads: [layout.head], constants });
     });
@@ -355,7 +360,9 @@ export async function createLinear(
         const by = (norm?.weight as GpuTensor | undefined)?.buffer ?? x.buffer;
         // By the whole weight, so that it changes no bits.
         const enough = Math.min(tiling.enoughFew, x.cols / 4);
-        const share = [1, 2, 4].find((share) => share * span.panels >= enough * tile.panels) ?? 4; // of a panel
+        const most = Math.min(4, (stack.tiles * stack.layout.parts * PANEL) / tiling.lanes); // beyond it lanes have no tile
+        let share = 1; // of a panel
+        while (2 * share <= most && share * span.panels < enough * tile.panels) share *= 2;
         const groups = [Math.ceil(rows / tile.rows), Math.ceil(panels / atOnce) * share];
         const kernel = fewKernel(
           stack,

@@ -292,8 +292,8 @@ export const MUTATIONS: readonly Mutation[] = [
   // -------------------------------------------------------------------------------------------- products
   {
     shader: "linear",
-    find: "first < sizes.tiles; first += SLOTS * AHEAD",
-    replace: "first + 1u < sizes.tiles; first += SLOTS * AHEAD",
+    find: "if (tile >= sizes.tiles ||",
+    replace: "if (tile + 1u >= sizes.tiles ||",
     what: "the last tile of columns is dropped",
     tests: APART,
   },
@@ -418,8 +418,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "linear",
-    find: "* joined(LANES, lane % OUTPUTS, which) * scale;",
-    replace: "* joined(LANES, lane % OUTPUTS, which);",
+    find: "* joined(LANES, item % OUTPUTS, which) * scale;",
+    replace: "* joined(LANES, item % OUTPUTS, which);",
     what: "up is not normalised",
     tests: NORMED,
   },
