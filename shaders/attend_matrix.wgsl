@@ -342,6 +342,8 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     if (CAUSAL) {
       let column = head * HEAD_DIM + d;
       let tile = row / GROUP / 16 * ((N_HEADS * HEAD_DIM + 15) / 16) + column / 16;
+      // V kept within 16 bits, and weights that are rounded, may come to a little more than 16 bits hold.
+      sum = clamp(sum, vec2f(-65504.0), vec2f(65504.0));
       values[(tile * 256 + row / GROUP % 16 * 16 + column % 16) / 2] = pack2x16float(sum);
     } else {
       let state = (part * sizes.capacity + row / GROUP) * N_HEADS + head;

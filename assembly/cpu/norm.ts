@@ -1,4 +1,4 @@
-// Root-mean-square normalisation. Twin of shaders/rmsnorm.wgsl.
+// Root-mean-square normalisation. Twin of shaders/rms_norm.wgsl.
 
 import { sum4 } from "./math";
 
