@@ -4,7 +4,9 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { type Chunk, type GenerateOptions, load, type Model, type Result, type Stream } from "../src/index.ts";
-import { loadEngine } from "../src/load.ts";
+import { loadEngine, readHeader } from "../src/load.ts";
+import { openSource } from "../src/source.ts";
+import { checkWeights } from "../src/weights.ts";
 import { rejects } from "./support/backends.ts";
 import { CHAT_TEMPLATE, CONTROL_TOKENS, type RandomModelOptions, randomModel } from "./support/random-model.ts";
 
@@ -386,6 +388,13 @@ test("wrong options are errors that name them", async () => {
   await usable();
 });
 
+/** What a model takes in use, with so many blocks of K/V. */
+async function bytesFor(file: Uint8Array, blocks: number): Promise<number> {
+  const { backend, config } = (await loadEngine(file)).engine;
+  const { gguf } = await readHeader(await openSource(file), {});
+  return checkWeights(config, gguf.tensors, backend) + backend.scratchBytes() + blocks * backend.blockBytes;
+}
+
 test("what memory cannot hold is refused before it runs; what it can runs, to the last block; the model goes on", async () => {
   await rejects(() => load(file, { memoryLimit: 100_000 }), "memory", /needs at least/);
   const random: RandomModelOptions[] = [
@@ -396,9 +405,8 @@ test("what memory cannot hold is refused before it runs; what it can runs, to th
   for (const options of random) {
     const bytes = randomModel(options);
     const large = await load(bytes);
-    const { backend } = (await loadEngine(bytes)).engine;
     for (const blocks of [8, 25, 50]) {
-      const small = await load(bytes, { memoryLimit: backend.usedBytes + blocks * backend.blockBytes });
+      const small = await load(bytes, { memoryLimit: await bytesFor(bytes, blocks) });
       let [refused, ran] = [0, 0];
       for (let length = 1700; length > 10; length = Math.floor(length * 0.85)) {
         const prompt = Array.from({ length }, (_, i) => (i * 7 + length) % 256);
@@ -719,9 +727,7 @@ test("what stands in the way of a model as it was made is refused", async () => 
 });
 
 test("prefixes and scores that do not fit are refused before anything runs", async () => {
-  const { engine } = await loadEngine(file);
-  const { backend } = engine;
-  const small = await load(file, { memoryLimit: backend.usedBytes + 6 * backend.blockBytes });
+  const small = await load(file, { memoryLimit: await bytesFor(file, 6) });
   const ids = new Uint32Array(500).fill(7);
   await rejects(() => small.prefill(ids), "memory", /blocks of K\/V/);
   await rejects(() => small.score(ids), "memory", /blocks of K\/V/);
