@@ -606,17 +606,23 @@ if (!chromium && process.env.FURCATE_REQUIRE_GPU !== "1") {
 
   // -------------------------------------------------------------------------------------------- kept models
 
-  /** Names of what OPFS keeps of a model by its URL, of all models where none is named; what is being written is empty until it is whole. */
+  /**
+   * Names of what OPFS keeps of a model by its URL, of all models where none is named; what is being written is empty until it is whole,
+   * and may have another name by the time that its size is asked for.
+   */
   const kept = (page: Page, of = "") =>
     page.evaluate(async (of) => {
       const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(of)));
       const key = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0"))
         .join("")
         .slice(0, 32);
-      const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle("furcate-models");
+      const all = await navigator.storage.getDirectory();
+      const folder = await all.getDirectoryHandle("furcate-models", { create: true });
       const names: string[] = [];
-      for await (const file of (folder as unknown as { values(): AsyncIterable<FileSystemFileHandle> }).values())
-        if ((of === "" || file.name.startsWith(key)) && (await file.getFile()).size > 0) names.push(file.name);
+      for await (const file of (folder as unknown as { values(): AsyncIterable<FileSystemFileHandle> }).values()) {
+        const { size } = await file.getFile().catch(() => ({ size: 0 }));
+        if (file.name.startsWith(of === "" ? "" : key) && size > 0) names.push(file.name);
+      }
       return names.sort();
     }, of);
   /** Until so many chunks of a model are kept. */
