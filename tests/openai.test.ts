@@ -9,9 +9,13 @@ import { rejects } from "./support/backends.ts";
 import { CHAT_TEMPLATE, randomModel } from "./support/random-model.ts";
 
 const EOS = 297;
+/** The model ends at this token too. */
+const IM_END = 299;
 const model = await load(randomModel({ seed: 11, chatTemplate: CHAT_TEMPLATE }), { backend: "wasm" });
 const handler = openAIHandler(model, { modelId: "random" });
 const client = clientOf(handler);
+/** Keeps a sample from ending before its limit. */
+const NO_END = { [EOS]: -100, [IM_END]: -100 };
 const messages = [
   { role: "system" as const, content: "Be short." },
   { role: "user" as const, content: "Name a river." },
@@ -197,7 +201,7 @@ test("completions: texts, ids, several prompts, log-probabilities, whole and str
   }
   const [single] = (await client.completions.create({ ...asked, prompt: prompts[0], n: 1 })).choices;
   assert.is(single.text, want[0].choices[0].text);
-  const { usage } = await client.completions.create({ model: "random", prompt: "a", logit_bias: { [EOS]: -100 } });
+  const { usage } = await client.completions.create({ model: "random", prompt: "a", logit_bias: NO_END });
   assert.is(usage?.completion_tokens, 16, "as in the API, by default");
 });
 
@@ -512,7 +516,7 @@ test("beyond its places the queue refuses with 429, and the client's retry succe
   const calls: GenerateOptions[] = [];
   const narrow = openAIHandler(spyOn(model, calls), { modelId: "random", maxQueue: 1 });
   const gone = new AbortController();
-  const long = { ...completion, max_tokens: 500, logit_bias: { [EOS]: -100 } };
+  const long = { ...completion, max_tokens: 500, logit_bias: NO_END };
   const first = await narrow(post("/v1/completions", { ...long, stream: true }, { signal: gone.signal }));
   const second = narrow(post("/v1/completions", completion));
   while (calls.length < 2) await new Promise((resolve) => setTimeout(resolve, 1));
@@ -531,7 +535,7 @@ test("beyond its places the queue refuses with 429, and the client's retry succe
 test("a client that leaves ends its call, waiting or served, streamed or not; afterwards its signal means nothing", async () => {
   const calls: GenerateOptions[] = [];
   const spied = openAIHandler(spyOn(model, calls), { modelId: "random", maxQueue: 2 });
-  const long = { ...completion, max_tokens: 500, logit_bias: { [EOS]: -100 } };
+  const long = { ...completion, max_tokens: 500, logit_bias: NO_END };
   const gone = Array.from({ length: 3 }, () => new AbortController());
   const begun = gone.map(({ signal }) => {
     return spied(post("/v1/completions", long, { signal }));
