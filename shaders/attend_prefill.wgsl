@@ -16,17 +16,19 @@ fn gather(row: u32, d: u32) -> Rows { return vec4f(query(row, d), query(row + 1,
 fn scatter(row: u32, d: u32, x: Rows) { put(row, d, x.x); put(row + 1, d, x.y); put(row + 2, d, x.z); put(row + 3, d, x.w); }
 // end of head
 
-override LANES: u32 = 64; // and tokens of a step
+override LANES: u32;
+override TOKENS: u32; // of a lane in a step, 1 or 2; a lane then has as many dimensions, so that each factor it loads serves as often
+override SEATS: u32; // lanes for one vector's softmax
 override VECTORS: u32; // of rows in a tile, at most 8
 override N_HEADS: u32;
 override N_KV_HEADS: u32;
 override HEAD_DIM: u32;
 override GROUP: u32 = N_HEADS / N_KV_HEADS;
 override D16: u32 = (HEAD_DIM + 15) / 16 * 16;
-override DIMS: u32 = (D16 + LANES - 1) / LANES; // of a lane, at most 4
+override STEP: u32 = LANES * TOKENS; // tokens
+override DIMS: u32 = TOKENS * ((D16 + STEP - 1) / STEP); // of a lane, at most 4
 override ACROSS: u32 = (D16 + DIMS - 1) / DIMS; // lanes for all dimensions
 override TEAMS: u32 = LANES / ACROSS; // that share a step's tokens
-const SEATS = 8u; // lanes for one vector's softmax
 const LEAST = -1e30;
 
 struct Sizes { q_at: u32, q_stride: u32, out_at: u32, out_stride: u32 }
@@ -38,7 +40,7 @@ struct Sizes { q_at: u32, q_stride: u32, out_at: u32, out_stride: u32 }
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
 
 var<workgroup> queries: array<Factors, D16 * VECTORS>; // (dimension, vector)
-var<workgroup> weights: array<Factors, VECTORS * LANES>; // (vector, token): scores, then their exponentials
+var<workgroup> weights: array<Factors, VECTORS * STEP>; // (vector, token): scores, then their exponentials
 var<workgroup> partial: array<Rows, VECTORS * SEATS>;
 var<workgroup> scales: array<Rows, VECTORS>;
 var<private> kv_head: u32;
@@ -68,6 +70,61 @@ fn first_of(x: vec4u, n: u32) -> vec4u {
   return select(select(x & vec4u(0xffff), x, vec4u(n) > at + 1), vec4u(0), vec4u(n) <= at);
 }
 
+/// A token's K, in units of 8 elements.
+fn keys_of(token: u32) -> u32 { return tile_of(token) + token % 16 * 2; }
+
+/// Eight tokens of a dimension of V, of which so many are there.
+fn values_of(at: u32, tokens: u32) -> Eight {
+  var x = load(at);
+  if (tokens < 8) { x = first_of(x, tokens); }
+  return eight(x);
+}
+
+/// The numbers of a unit, and what each is multiplied with.
+struct Eight { a: vec2f, b: vec2f, c: vec2f, d: vec2f }
+struct Octet { a: Factors, b: Factors, c: Factors, d: Factors, e: Factors, f: Factors, g: Factors, h: Factors }
+
+fn eight(x: vec4u) -> Eight { return Eight(pair(x.x), pair(x.y), pair(x.z), pair(x.w)); }
+
+fn added(sum: Rows, x: Eight, by: Octet) -> Rows {
+  var s = fma(Rows(x.a.x), by.a, sum);
+  s = fma(Rows(x.a.y), by.b, s);
+  s = fma(Rows(x.b.x), by.c, s);
+  s = fma(Rows(x.b.y), by.d, s);
+  s = fma(Rows(x.c.x), by.e, s);
+  s = fma(Rows(x.c.y), by.f, s);
+  s = fma(Rows(x.d.x), by.g, s);
+  return fma(Rows(x.d.y), by.h, s);
+}
+
+/// Eight dimensions of a vector's queries, and eight tokens' weights.
+fn queries_of(unit: u32, vector: u32) -> Octet {
+  let at = unit * 8 * VECTORS + vector;
+  return Octet(
+    queries[at],
+    queries[at + VECTORS],
+    queries[at + 2 * VECTORS],
+    queries[at + 3 * VECTORS],
+    queries[at + 4 * VECTORS],
+    queries[at + 5 * VECTORS],
+    queries[at + 6 * VECTORS],
+    queries[at + 7 * VECTORS],
+  );
+}
+fn weights_of(token: u32, vector: u32) -> Octet {
+  let at = vector * STEP + token;
+  return Octet(
+    weights[at],
+    weights[at + 1],
+    weights[at + 2],
+    weights[at + 3],
+    weights[at + 4],
+    weights[at + 5],
+    weights[at + 6],
+    weights[at + 7],
+  );
+}
+
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane: u32) {
   kv_head = id.x;
@@ -85,43 +142,39 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   let dim = lane % ACROSS;
   var sums: array<Rows, 32>; // (DIMS, VECTORS)
 
-  for (var step = 0u; step < end; step += LANES) {
-    var scores: array<Rows, 8>;
-    for (var r = 0u; r < VECTORS; r++) { scores[r] = Rows(LEAST); }
+  for (var step = 0u; step < end; step += STEP) {
+    var scores: array<Rows, 8>; // (TOKENS, VECTORS)
+    for (var i = 0u; i < TOKENS * VECTORS; i++) { scores[i] = Rows(LEAST); }
     workgroupBarrier();
     if (step + lane < end) {
-      for (var r = 0u; r < VECTORS; r++) { scores[r] = Rows(0.0); }
-      let at = tile_of(step + lane) + (step + lane) % 16 * 2;
+      for (var i = 0u; i < TOKENS * VECTORS; i++) { scores[i] = Rows(0.0); }
+      let first = keys_of(step + lane);
+      let has_two = TOKENS == 2 && step + lane + LANES < end;
+      let second = keys_of(min(step + lane + LANES, end - 1));
       for (var unit = 0u; unit < D16 / 8; unit++) {
-        let x = load(at + unit / 2 * 32 + unit % 2);
-        let a = pair(x.x);
-        let b = pair(x.y);
-        let c = pair(x.z);
-        let d = pair(x.w);
+        let at = unit / 2 * 32 + unit % 2;
+        let x = eight(load(first + at));
+        var y = x;
+        if (has_two) { y = eight(load(second + at)); }
         for (var r = 0u; r < VECTORS; r++) {
-          let base = unit * 8 * VECTORS + r;
-          var s = scores[r];
-          s = fma(Rows(a.x), queries[base], s);
-          s = fma(Rows(a.y), queries[base + VECTORS], s);
-          s = fma(Rows(b.x), queries[base + 2 * VECTORS], s);
-          s = fma(Rows(b.y), queries[base + 3 * VECTORS], s);
-          s = fma(Rows(c.x), queries[base + 4 * VECTORS], s);
-          s = fma(Rows(c.y), queries[base + 5 * VECTORS], s);
-          s = fma(Rows(d.x), queries[base + 6 * VECTORS], s);
-          s = fma(Rows(d.y), queries[base + 7 * VECTORS], s);
-          scores[r] = s;
+          let by = queries_of(unit, r);
+          scores[r] = added(scores[r], x, by);
+          if (has_two) { scores[VECTORS + r] = added(scores[VECTORS + r], y, by); }
         }
       }
     }
     for (var r = 0u; r < VECTORS; r++) {
       let last = batch[1] + (first_row + r * WIDTH + vec4u(0, 1, 2, 3)) / GROUP;
-      weights[r * LANES + lane] = select(scores[r], Rows(LEAST), vec4u(step + lane) > last);
+      for (var i = 0u; i < TOKENS; i++) {
+        let token = i * LANES + lane;
+        weights[r * STEP + token] = select(scores[i * VECTORS + r], Rows(LEAST), vec4u(step + token) > last);
+      }
     }
     workgroupBarrier();
 
     if (seat_vector < VECTORS) {
       var most = Rows(LEAST);
-      for (var t = seat; t < LANES; t += SEATS) { most = max(most, weights[seat_vector * LANES + t]); }
+      for (var t = seat; t < STEP; t += SEATS) { most = max(most, weights[seat_vector * STEP + t]); }
       partial[lane] = most;
     }
     workgroupBarrier();
@@ -131,9 +184,9 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
       let shrink = exp(top - next);
       top = next;
       sum *= shrink;
-      for (var t = seat; t < LANES; t += SEATS) {
-        let weight = exp(weights[seat_vector * LANES + t] - top);
-        weights[seat_vector * LANES + t] = weight;
+      for (var t = seat; t < STEP; t += SEATS) {
+        let weight = exp(weights[seat_vector * STEP + t] - top);
+        weights[seat_vector * STEP + t] = weight;
         sum += weight;
       }
       if (seat == 0) { scales[seat_vector] = shrink; }
@@ -144,30 +197,20 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
       for (var r = 0u; r < VECTORS; r++) {
         for (var i = 0u; i < DIMS; i++) { sums[i * VECTORS + r] *= scales[r]; }
       }
-      let tokens = min(LANES, end - step);
+      let tokens = min(STEP, end - step);
       for (var t = team * 8; t < tokens; t += TEAMS * 8) {
         let at = tile_of(step + t) + 4 * D16 + (step + t) % 16 / 8;
-        for (var i = 0u; i < DIMS; i++) {
+        for (var i = 0u; i < DIMS; i += 2) {
           let d = dim + i * ACROSS;
           if (d >= D16) { continue; }
-          var x = load(at + d * 2);
-          if (t + 8 > tokens) { x = first_of(x, tokens - t); }
-          let a = pair(x.x);
-          let b = pair(x.y);
-          let c = pair(x.z);
-          let e = pair(x.w);
+          let has_two = i + 1 < DIMS && d + ACROSS < D16;
+          let x = values_of(at + d * 2, tokens - t);
+          var y = x;
+          if (has_two) { y = values_of(at + (d + ACROSS) * 2, tokens - t); }
           for (var r = 0u; r < VECTORS; r++) {
-            let base = r * LANES + t;
-            var s = sums[i * VECTORS + r];
-            s = fma(Rows(a.x), weights[base], s);
-            s = fma(Rows(a.y), weights[base + 1], s);
-            s = fma(Rows(b.x), weights[base + 2], s);
-            s = fma(Rows(b.y), weights[base + 3], s);
-            s = fma(Rows(c.x), weights[base + 4], s);
-            s = fma(Rows(c.y), weights[base + 5], s);
-            s = fma(Rows(e.x), weights[base + 6], s);
-            s = fma(Rows(e.y), weights[base + 7], s);
-            sums[i * VECTORS + r] = s;
+            let by = weights_of(t, r);
+            sums[i * VECTORS + r] = added(sums[i * VECTORS + r], x, by);
+            if (has_two) { sums[(i + 1) * VECTORS + r] = added(sums[(i + 1) * VECTORS + r], y, by); }
           }
         }
       }
@@ -182,12 +225,17 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     for (var i = 0u; i < SEATS; i++) { total += partial[lane + i]; }
     scales[seat_vector] = 1.0 / total;
   }
-  // Teams' sums come together one after another; with several teams a lane has one dimension.
-  for (var other = 1u; other < TEAMS; other++) {
-    workgroupBarrier();
-    if (team == other) { for (var r = 0u; r < VECTORS; r++) { weights[r * LANES + dim] = sums[r]; } }
-    workgroupBarrier();
-    if (team == 0) { for (var r = 0u; r < VECTORS; r++) { sums[r] += weights[r * LANES + dim]; } }
+  if (TEAMS > 1) {
+    for (var i = 0u; i < DIMS; i++) {
+      workgroupBarrier();
+      for (var r = 0u; r < VECTORS; r++) { weights[r * LANES + lane] = sums[i * VECTORS + r]; }
+      workgroupBarrier();
+      if (team == 0) {
+        for (var r = 0u; r < VECTORS; r++) {
+          for (var other = 1u; other < TEAMS; other++) { sums[i * VECTORS + r] += weights[r * LANES + other * ACROSS + dim]; }
+        }
+      }
+    }
   }
   workgroupBarrier();
   if (team == 0) {

@@ -4,7 +4,7 @@
 import type { Backend, PreparedBatch, Shape, States, Tensor } from "../backend.ts";
 import { type GpuBatch, type GpuTensor, placeOf } from "./buffers.ts";
 import type { Gpu } from "./gpu.ts";
-import type { Kernel, KernelOptions } from "./kernels.ts";
+import type { Constants, Kernel, KernelOptions } from "./kernels.ts";
 import { paddedHeadDim } from "./kv-layout.ts";
 import { createKvPool } from "./kv-pool.ts";
 
@@ -31,8 +31,18 @@ interface GpuStates extends States {
   readonly lse: GPUBuffer;
 }
 
-/** Lanes of a workgroup of the attention kernels, and tokens of a step. */
-const LANES = 64;
+/** How a workgroup of the kernels without matrices shares its work: its lanes, tokens of each in a step, lanes of a softmax. */
+interface Crew extends Constants {
+  readonly LANES: number;
+  readonly TOKENS: 1 | 2;
+  readonly SEATS: number;
+}
+
+const CREW: Crew = { LANES: 128, TOKENS: 2, SEATS: 16 };
+/** Where the GPU is a program, to begin a lane takes longer than its work. */
+const SOFTWARE_CREW: Crew = { LANES: 64, TOKENS: 1, SEATS: 8 };
+const crewOf = ({ isSoftware }: Pick<Gpu, "isSoftware">) => (isSoftware ? SOFTWARE_CREW : CREW);
+
 /** Workgroups of one row tile that fill a large GPU. */
 const WORKGROUPS = 512;
 const MAX_SLICES = 16;
@@ -49,17 +59,18 @@ export interface RowTiles {
   readonly count: number;
 }
 
-/** How attendContext cuts its rows on a device with so many bytes of workgroup memory. */
-export function contextTiles(shape: Shape, samples: number, workgroupBytes: number): RowTiles {
+/** How attendContext cuts its rows on a device. */
+export function contextTiles(shape: Shape, samples: number, gpu: Pick<Gpu, "limits" | "isSoftware">): RowTiles {
   const all = samples * (shape.nHeads / shape.nKvHeads);
-  const rows = all <= 4 ? 4 : 4 * mostVectors(shape, workgroupBytes);
+  const rows = all <= 4 ? 4 : 4 * mostVectors(shape, gpu);
   return { rows, count: Math.ceil(all / rows) };
 }
 
 /** Vectors of four rows whose queries and weights fit in workgroup memory. */
-function mostVectors(shape: Shape, workgroupBytes: number): number {
-  const bytes = 16 * (paddedHeadDim(shape) + LANES + 8 + 1);
-  return Math.max(1, 2 ** Math.floor(Math.log2(Math.min(4, workgroupBytes / bytes))));
+function mostVectors(shape: Shape, gpu: Pick<Gpu, "limits" | "isSoftware">): number {
+  const { LANES, TOKENS, SEATS } = crewOf(gpu);
+  const bytes = 16 * (paddedHeadDim(shape) + LANES * TOKENS + SEATS + 1);
+  return Math.max(1, 2 ** Math.floor(Math.log2(Math.min(4, gpu.limits.maxComputeWorkgroupStorageSize / bytes))));
 }
 
 /** maxSamples: of a decode step. kernelClass: which kernel decodes whatever the number of rows; otherwise it goes by that. */
@@ -78,11 +89,12 @@ export async function createAttention(
   const heads = { N_HEADS: nHeads, N_KV_HEADS: nKvHeads, HEAD_DIM: headDim };
   const tails = { TAIL_PARTS, TAIL_SLICE: LEAST_SLICE };
   const workgroupBytes = limits.maxComputeWorkgroupStorageSize;
-  const wide = mostVectors(shape, workgroupBytes);
+  const crew = crewOf(gpu);
+  const wide = mostVectors(shape, gpu);
   const ownVectors = Math.min(wide, 2 ** Math.ceil(Math.log2(Math.ceil(group / 4))));
   /** For kernels of tiles of so many rows. */
   const tileOf = (rows: number, constants = {}): KernelOptions => ({
-    constants: { ...heads, ...constants, LANES, VECTORS: Math.ceil(rows / 4) },
+    constants: { ...heads, ...constants, ...crew, VECTORS: Math.ceil(rows / 4) },
     ...(rows === 1 ? { heads: ["rows_1"] } : {}),
   });
   const ownRows = group === 1 ? 1 : 4 * ownVectors;
@@ -240,7 +252,7 @@ export async function createAttention(
         gpu.run(joined.step, bindings, [...sizes, slices, tiles, own], nKvHeads, groups);
         return;
       }
-      const atOnce = contextTiles(shape, kernelClass === "few" ? 0 : rows, workgroupBytes).rows;
+      const atOnce = contextTiles(shape, kernelClass === "few" ? 0 : rows, gpu).rows;
       const kernel = contextKernels.get(atOnce) ?? kernels.now("attend_context", tileOf(atOnce));
       contextKernels.set(atOnce, kernel);
       gpu.run(kernel, bindings, sizes, nKvHeads, slices, Math.ceil((rows * group) / atOnce));

@@ -58,8 +58,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "attend_prefill",
-    find: "vec4u(step + lane) > last",
-    replace: "vec4u(step + lane) >= last",
+    find: "vec4u(step + token) > last",
+    replace: "vec4u(step + token) >= last",
     what: "a token does not see itself",
     tests: PREFILL,
   },
@@ -93,8 +93,8 @@ export const MUTATIONS: readonly Mutation[] = [
   })),
   ...ATTENDING.map(([shader, tests]) => ({
     shader,
-    find: "sums[r] += weights[r * LANES + dim];",
-    replace: "sums[r] = weights[r * LANES + dim];",
+    find: "sums[i * VECTORS + r] += weights[r",
+    replace: "sums[i * VECTORS + r] = weights[r",
     what: "only the last team's sums count",
     tests,
   })),
@@ -178,8 +178,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "attend_prefill",
-    find: "select(scores[r], Rows(LEAST), vec4u(step + lane) > last)",
-    replace: "scores[r]",
+    find: "select(scores[i * VECTORS + r], Rows(LEAST), vec4u(step + token) > last)",
+    replace: "scores[i * VECTORS + r]",
     what: "tokens see those behind them",
     tests: PREFILL,
   },
