@@ -117,26 +117,42 @@ fn scale_rows(lane: u32, first: u32, squares: vec4f) {
   if (lane < JOINED) { scales[first + lane] = 1.0 / sqrt(joined(0u, 0u, lane) / f32(sizes.cols) + sizes.eps); }
 }
 
+fn stored(at: u32) -> f32 { return out[at]; }
+fn store(at: u32, x: f32) { out[at] = x; }
+
+// head
+/// Two neighbouring results of a row; the second is none where the results end with the first.
+fn put(row: u32, output: u32, sums: vec2f) {
+  let at = sizes.out_at + row * sizes.out_stride + output;
+  var x = sums;
+  if (sizes.add == 1u) { x += vec2f(stored(at), stored(at + 1u)); }
+  store(at, x.x);
+  if (output + 1u < sizes.outputs) { store(at + 1u, x.y); }
+}
+// end of head
+
 /// Joins the sums of up to four rows, from `row` of the workgroup on: OUTPUTS results of each row and panel.
 fn finish(lane: u32, first_row: u32, first_output: u32, row: u32, one: vec4f, two: vec4f) {
   workgroupBarrier();
   partial[lane] = one;
   if (PANELS == 2u) { partial[LANES + lane] = two; }
   workgroupBarrier();
-  for (var item = lane; item < OUTPUTS * JOINED * select(PANELS, 1u, GATED); item += LANES) {
-    let which = item / OUTPUTS; // row and panel
+  for (var item = lane; item < OUTPUTS / 2u * JOINED * select(PANELS, 1u, GATED); item += LANES) {
+    let which = item / (OUTPUTS / 2u); // row and panel
+    let own = item % (OUTPUTS / 2u) * 2u;
     let here = row + which % JOINED;
-    let column = first_output + select(which / JOINED, 0u, GATED) * 16u + item % OUTPUTS;
+    let column = first_output + select(which / JOINED, 0u, GATED) * 16u + own;
     if (first_row + here >= sizes.rows || column >= min(sizes.outputs, sizes.panels * 16u)) { continue; }
     var scale = 1.0;
     if (NORM) { scale = scales[here]; }
-    var sum = joined(which / JOINED * LANES, item % OUTPUTS, which % JOINED) * scale;
+    let at = which / JOINED * LANES;
+    var sums = vec2f(joined(at, own, which % JOINED), joined(at, own + 1u, which % JOINED)) * scale;
     if (GATED) {
       // e^-z of very negative gates would be infinite, which WGSL may take to be absent: there silu is 0 to all digits.
-      sum = sum / (1.0 + exp(min(-sum, 88.0))) * joined(LANES, item % OUTPUTS, which) * scale;
+      let ups = vec2f(joined(LANES, own, which), joined(LANES, own + 1u, which)) * scale;
+      sums = sums / (1.0 + exp(min(-sums, vec2f(88.0)))) * ups;
     }
-    let place = sizes.out_at + (first_row + here) * sizes.out_stride + column;
-    if (sizes.add == 1u) { out[place] += sum; } else { out[place] = sum; }
+    put(first_row + here, column, sums);
   }
 }
 

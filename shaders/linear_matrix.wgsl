@@ -61,7 +61,7 @@ struct Sizes {
 
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(2) var<storage, read> x: array<f16>;
-@group(0) @binding(3) var<storage, read_write> out: array<u32>;
+@group(0) @binding(4) var<storage, read_write> out: array<u32>;
 
 const MATRIX: u32 = SIDE * SIDE;
 var<workgroup> partial: array<f32, 2u * MATRIX * SHARES * TEAMS>; // two matrices of each subgroup
@@ -81,6 +81,20 @@ fn right(row: u32, column: u32) -> Right {
   let tile = min(row / 16u, (sizes.rows - 1u) / 16u);
   return subgroupMatrixLoad<Right, col_major>(&x, (tile * sizes.x_tiles + column / 16u) * 256u + row % 16u * 16u + column % 16u, 16u);
 }
+
+fn stored(at: u32) -> f32 { return bitcast<f32>(out[at]); }
+fn store(at: u32, x: f32) { out[at] = bitcast<u32>(x); }
+
+// head
+/// Two neighbouring results of a row; the second is none where the results end with the first.
+fn put(row: u32, output: u32, sums: vec2f) {
+  let at = sizes.out_at + row * sizes.out_stride + output;
+  var x = sums;
+  if (sizes.add == 1u) { x += vec2f(stored(at), stored(at + 1u)); }
+  store(at, x.x);
+  if (output + 1u < sizes.outputs) { store(at + 1u, x.y); }
+}
+// end of head
 
 /// Joins the shares' sums of two matrices, both of the rows from `row` of each team on: outputs side by side, or gate and up.
 fn finish(subgroup: u32, lane: u32, row: u32, first: Result, second: Result) {
@@ -108,20 +122,11 @@ fn finish(subgroup: u32, lane: u32, row: u32, first: Result, second: Result) {
       let at = (here / 16u * sizes.out_stride + output / 16u) * 256u + here % 16u * 16u + output % 16u;
       if (output / 16u < sizes.panels) { out[at / 2u] = pack2x16float(clamp(joined, vec2f(-65504.0), vec2f(65504.0))); }
     } else {
-      put(here, output, one.x);
-      put(here, output + 1u, one.y);
-      if (LEFTS == 2u) {
-        put(here, output + SIDE, two.x);
-        put(here, output + SIDE + 1u, two.y);
-      }
+      let end = min(sizes.outputs, sizes.panels * 16u);
+      if (output < end) { put(here, output, one); }
+      if (LEFTS == 2u && output + SIDE < end) { put(here, output + SIDE, two); }
     }
   }
-}
-
-fn put(row: u32, output: u32, sum: f32) {
-  if (output >= min(sizes.outputs, sizes.panels * 16u)) { return; }
-  let at = sizes.out_at + row * sizes.out_stride + output;
-  out[at] = bitcast<u32>(select(sum, sum + bitcast<f32>(out[at]), sizes.add == 1u));
 }
 
 @compute @workgroup_size(LANES)

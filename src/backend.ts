@@ -166,6 +166,15 @@ export interface Backend {
   /** Rotates q and k by the rows' angles, and puts k and v into the rows' slots of this layer.
    *  q (rows, nHeads · headDim), k and v (rows, nKvHeads · headDim), side by side; q changes in place. */
   ropeAppend(q: Tensor, k: Tensor, v: Tensor, layer: number, batch: PreparedBatch): void;
+  /** linear into q, k and v, and ropeAppend of them, in one where a backend can; k and v need not hold anything afterwards. */
+  linearRopeAppend(
+    x: Tensor,
+    norm: Norm,
+    weights: readonly Weight[],
+    qkv: readonly Tensor[],
+    layer: number,
+    batch: PreparedBatch,
+  ): void;
   /** Prefill: each row against the context, itself and the rows before it. q, out (rows, nHeads · headDim). */
   attendPrefill(q: Tensor, layer: number, batch: PreparedBatch, out: Tensor): void;
   /** The context part: all rows of all samples against the one stored context (paper section 4.2). */

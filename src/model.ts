@@ -56,13 +56,16 @@ export function createForward(backend: Backend, config: ModelConfig, weights: We
   function runLayer(w: LayerWeights, layer: number, batch: PreparedBatch, attend: Attend): void {
     const first = (tensor: Tensor) => backend.view(tensor, 0, batch.rows);
     const [residual, queries, keys, values, out, hidden] = [x, q, k, v, attended, gated].map(first);
-    backend.linear(residual, norm(w.attnNorm), [w.q, w.k, w.v], [queries, keys, values]);
-    if (w.qBias) backend.addBias(queries, w.qBias);
-    if (w.kBias) backend.addBias(keys, w.kBias);
-    if (w.vBias) backend.addBias(values, w.vBias);
-    if (w.qNorm) backend.rmsNorm(queries, norm(w.qNorm));
-    if (w.kNorm) backend.rmsNorm(keys, norm(w.kNorm));
-    backend.ropeAppend(queries, keys, values, layer, batch);
+    const [input, projections, qkv] = [norm(w.attnNorm), [w.q, w.k, w.v], [queries, keys, values]];
+    if (w.qBias || w.kBias || w.vBias || w.qNorm || w.kNorm) {
+      backend.linear(residual, input, projections, qkv);
+      if (w.qBias) backend.addBias(queries, w.qBias);
+      if (w.kBias) backend.addBias(keys, w.kBias);
+      if (w.vBias) backend.addBias(values, w.vBias);
+      if (w.qNorm) backend.rmsNorm(queries, norm(w.qNorm));
+      if (w.kNorm) backend.rmsNorm(keys, norm(w.kNorm));
+      backend.ropeAppend(queries, keys, values, layer, batch);
+    } else backend.linearRopeAppend(residual, input, projections, qkv, layer, batch);
     attend(queries, layer, batch, out);
     backend.linearAdd(out, w.o, residual);
     if (w.oBias) backend.addBias(residual, w.oBias);

@@ -259,6 +259,10 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = WAS
       const [qAt, kAt, vAt] = [q, k, v].map((x) => (x as CpuTensor).at);
       cpu.ropeAppend(qAt, kAt, vAt, turns, slots, layer * layerBytes, rows, nHeads, nKvHeads, headDim, ropeDim, halves);
     },
+    linearRopeAppend(x, norm, weights, qkv, layer, batch) {
+      this.linear(x, norm, weights, qkv);
+      this.ropeAppend(qkv[0], qkv[1], qkv[2], layer, batch);
+    },
     attendPrefill(q, layer, batch, out) {
       const { context, ctxLen, rows } = batch as CpuBatch;
       const [qAt, outAt] = [(q as CpuTensor).at, (out as CpuTensor).at];

@@ -7,6 +7,7 @@ import type { Gpu } from "./gpu.ts";
 import type { Constants, Kernel, KernelOptions } from "./kernels.ts";
 import { paddedHeadDim } from "./kv-layout.ts";
 import { createKvPool } from "./kv-pool.ts";
+import type { Append } from "./linear.ts";
 
 type Family = Pick<
   Backend,
@@ -22,7 +23,11 @@ type Family = Pick<
   | "attendDecode"
   | "attendOnePart"
   | "mergeStates"
-> & { scratchBytes(): number };
+> & {
+  /** What a product needs to do ropeAppend itself; nothing where it cannot. */
+  appending(layer: number, batch: PreparedBatch): Append | undefined;
+  scratchBytes(): number;
+};
 
 /** Partial states: values (parts, rows, nHeads, headDim), each normalised, and the log of their sums of exponentials (parts, rows,
  *  nHeads). Parts are the context's slices, then a row's tail's own; what a row has no tokens for is not written and not read. */
@@ -215,6 +220,11 @@ export async function createAttention(
     states,
     scratchBytes: () => parts * (maxSamples + ALONE_ROWS) * (stateBytes + nHeads * 4),
 
+    appending(layer: number, batch: PreparedBatch) {
+      const { buffer, decoding } = batch as GpuBatch;
+      if (!decoding || shape.ropePairs !== "interleaved" || headDim % 16 !== 0) return undefined;
+      return { constants: { ...heads, ROPE_DIM: ropeDim }, buffers: [buffer, pool.layer(layer)] };
+    },
     ropeAppend(q: Tensor, k: Tensor, v: Tensor, layer: number, batch: PreparedBatch) {
       const [queries, keys, values] = [q, k, v] as GpuTensor[];
       const { buffer, rows } = batch as GpuBatch;

@@ -90,6 +90,12 @@ export async function createWebGpuBackend(
     prepare(batch) {
       return buffers.prepare(batch, linear.begin(batch.ids.length, batch.tails !== undefined));
     },
+    linearRopeAppend(x, norm, weights, outs, layer, batch) {
+      const append = attention.appending(layer, batch);
+      if (append) return linear.linearAppend(x, norm, weights, outs, append);
+      linear.linear(x, norm, weights, outs);
+      attention.ropeAppend(outs[0], outs[1], outs[2], layer, batch);
+    },
     rmsNorm(x, { weight, eps }) {
       const [to, by] = [x, weight] as GpuTensor[];
       const sizes = [by.cols, placeOf(to), to.stride, placeOf(to), to.stride, floatBits(eps)];

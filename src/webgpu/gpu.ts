@@ -23,7 +23,7 @@ export interface Gpu {
   /** Runs allocations; errors of the device become a rejection: `memory` or `internal`. */
   checked<T>(what: string, allocate: () => T): Promise<T>;
   /**
-   * Records a dispatch of x · y · z workgroups. bindings: the buffers of bindings 1, 2, …; sizes: the words of binding 0.
+   * Records a dispatch of x · y · z workgroups. bindings: the buffers of the kernel's bindings, by rising numbers; sizes: the words of binding 0.
    * Repeated ones create nothing.
    */
   run(
@@ -135,7 +135,7 @@ export function createGpu(
       layout: kernel.layout,
       entries: [
         { binding: 0, resource: { buffer: sizes, size: SIZES_BYTES } },
-        ...bindings.map((buffer, i) => ({ binding: i + 1, resource: { buffer } })),
+        ...bindings.map((buffer, i) => ({ binding: kernel.bindings[i], resource: { buffer } })),
       ],
     });
     return at.group;

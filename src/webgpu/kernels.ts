@@ -17,6 +17,8 @@ export interface Kernel {
   readonly name: string;
   readonly pipeline: GPUComputePipeline;
   readonly layout: GPUBindGroupLayout;
+  /** Its storage buffers' numbers, rising. */
+  readonly bindings: readonly number[];
   /** Bind groups made so far, by their buffers one after another. */
   readonly groups: GroupsByBuffer;
 }
@@ -48,20 +50,28 @@ export function createKernels(device: GPUDevice, texts: Readonly<Record<string, 
   function describe(name: string, { constants = {}, heads }: KernelOptions) {
     const code = assemble(texts, name, heads);
     const module = device.createShaderModule({ code, label: name });
-    const layout = device.createBindGroupLayout({ label: name, entries: entriesOf(code) });
+    const entries = entriesOf(code);
+    const layout = device.createBindGroupLayout({ label: name, entries });
     const pipelineLayout = device.createPipelineLayout({ bindGroupLayouts: [layout] });
-    return { layout, label: name, pipelineLayout, compute: { module, entryPoint: "main", constants } };
+    const bindings = entries.slice(1).map(({ binding }) => binding);
+    return {
+      layout,
+      bindings: bindings.sort((a, b) => a - b),
+      label: name,
+      pipelineLayout,
+      compute: { module, entryPoint: "main", constants },
+    };
   }
 
   async function compile(name: string, options: KernelOptions): Promise<Kernel> {
     device.pushErrorScope("validation");
-    const { layout, label, pipelineLayout, compute } = describe(name, options);
+    const { layout, bindings, label, pipelineLayout, compute } = describe(name, options);
     const invalid = device.popErrorScope();
     const pipeline = device.createComputePipelineAsync({ label, layout: pipelineLayout, compute });
     pipeline.catch(() => {}); // heard below, after the scope's own error
     const error = await invalid;
     if (error) throw new Error(error.message);
-    return { name, pipeline: await pipeline, layout, groups: { next: new WeakMap() } };
+    return { name, pipeline: await pipeline, layout, bindings, groups: { next: new WeakMap() } };
   }
 
   function keyOf(name: string, { heads, constants }: KernelOptions): string {
@@ -88,9 +98,9 @@ export function createKernels(device: GPUDevice, texts: Readonly<Record<string, 
     const key = keyOf(name, options);
     let kernel = compiled.made.get(key);
     if (!kernel) {
-      const { layout, label, pipelineLayout, compute } = describe(name, options);
+      const { layout, bindings, label, pipelineLayout, compute } = describe(name, options);
       const pipeline = device.createComputePipeline({ label, layout: pipelineLayout, compute });
-      kernel = { name, pipeline, layout, groups: { next: new WeakMap() } };
+      kernel = { name, pipeline, layout, bindings, groups: { next: new WeakMap() } };
       compiled.made.set(key, kernel);
     }
     return kernel;

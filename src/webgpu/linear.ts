@@ -7,7 +7,7 @@ import { GGML_TYPES } from "../formats/gguf.ts";
 import { type GpuBatch, type GpuTensor, placeOf, strideOf } from "./buffers.ts";
 import type { MatrixUnit } from "./device.ts";
 import { floatBits, type Gpu } from "./gpu.ts";
-import type { Kernel } from "./kernels.ts";
+import type { Constants, Kernel } from "./kernels.ts";
 import { layoutOf, PANEL, panelUnits, tilesOf, UNIT_BYTES, type WeightLayout } from "./layout.ts";
 
 export interface Linear
@@ -15,12 +15,20 @@ export interface Linear
     Backend,
     "computes" | "weightBytes" | "weights" | "upload" | "embed" | "linear" | "linearGated" | "linearAdd"
   > {
+  /** As linear, into q, k and v, which turn and go into the cache as attention's ropeAppend does it. */
+  linearAppend(x: Tensor, norm: Norm, weights: readonly Weight[], outs: readonly Tensor[], append: Append): void;
   /**
    * Begins a forward of so many rows: samples, whose kernels go by their number, or a prompt's tokens, for which they are always
    * the same, so that its parting changes no bit. Returns whether its products read rows as 16-bit tiles.
    */
   begin(rows: number, decoding: boolean): boolean;
   scratchBytes(): number;
+}
+
+/** What products need that end with rotation and the cache (shaders/heads/rotated.wgsl): its constants, the batch, a layer's K/V. */
+export interface Append {
+  readonly constants: Constants;
+  readonly buffers: readonly [batch: GPUBuffer, kv: GPUBuffer];
 }
 
 /** Weights that lie side by side in the same buffers. */
@@ -152,24 +160,28 @@ export async function createLinear(
     outputs: number,
     normed: boolean,
     gated: boolean,
+    append: Append | undefined,
   ): Kernel {
-    const kind = 2 * Number(normed) + Number(gated);
+    const kind = Number(normed) + kindOf(gated, append);
     return productOf(stack, keyOf(kind, rows, panels, outputs), ({ layout, ragged }) => {
       const sizes = { LANES: tiling.lanes, ROWS: rows, PANELS: panels, OUTPUTS: outputs, RAGGED: Number(ragged) };
       const constants = { ...layout.constants, ...sizes, NORM: Number(normed), GATED: Number(gated) };
-      return kernels.now("linear", { heads: [layout.head], constants });
+      const heads = [layout.head, append && "rotated"];
+      return kernels.now("linear", { heads, constants: { ...constants, ...append?.constants } });
     });
   }
-  function matrixKernel(stack: Stack, tile: MatrixTile, gated: boolean): Kernel {
+  function matrixKernel(stack: Stack, tile: MatrixTile, gated: boolean, append: Append | undefined): Kernel {
     const { lefts, rights, shares, teams } = tile;
-    return productOf(stack, keyOf(4 + Number(gated), lefts, rights, shares, teams), ({ layout }) => {
-      const { matrixHeads } = layout;
-      const heads = [unit?.side === 8 ? "matrix_8" : undefined, ...matrixHeads];
+    const kind = 8 + kindOf(gated, append);
+    return productOf(stack, keyOf(kind, lefts, rights, shares, teams), ({ layout }) => {
+      const [unpacked, head] = layout.matrixHeads;
+      const heads = [unit?.side === 8 ? "matrix_8" : undefined, unpacked, head, append && "rotated"];
       const constants = { ...matrixSizes(tile), GATED: Number(gated) };
-      const ofHead = matrixHeads.length > 0 ? layout.constants : {};
-      return kernels.now("linear_matrix", { heads, constants: { ...ofHead, ...constants } });
+      const ofHead = unpacked ? layout.constants : {};
+      return kernels.now("linear_matrix", { heads, constants: { ...ofHead, ...constants, ...append?.constants } });
     });
   }
+  const kindOf = (gated: boolean, append: Append | undefined) => (gated ? 2 : append ? 4 : 0);
   /** One number of several, each below 32. */
   const keyOf = (...numbers: number[]) => numbers.reduce((key, number) => 32 * key + number, 0);
   function productOf(stack: Stack, key: number, make: (stack: Stack) => Kernel): Kernel {
@@ -329,7 +341,7 @@ export async function createLinear(
   }
 
   /** out = or += x · Wᵀ, or gate and up joined. norm: of x, where few rows are normalised by each workgroup. */
-  function product(x: GpuTensor, norm: Norm | undefined, span: Span, add: 0 | 1): void {
+  function product(x: GpuTensor, norm: Norm | undefined, span: Span, add: 0 | 1, append?: Append): void {
     const { stack, out, gated } = span;
     const { rows } = x;
     const all = span.panels * PANEL * (gated ? 2 : 1); // outputs
@@ -343,10 +355,10 @@ export async function createLinear(
         const to = gated ? [0, Math.ceil(out.cols / 16), place[2]] : place;
         const sizes = [rows, Math.ceil(x.cols / 16), ...to, ...weights];
         const across = Math.ceil(rows / (unit.side * tile.rights * tile.teams));
-        const kernel = matrixKernel(stack, tile, gated);
+        const kernel = matrixKernel(stack, tile, gated, append);
         gpu.run(
           kernel,
-          [buffer, x.buffer, out.buffer],
+          [buffer, x.buffer, out.buffer, ...(append?.buffers ?? [])],
           sizes,
           across,
           Math.ceil(outputs / (unit.side * (gated ? 1 : tile.lefts))),
@@ -370,8 +382,10 @@ export async function createLinear(
           PANEL / share,
           norm !== undefined,
           gated,
+          append,
         );
-        gpu.run(kernel, [buffer, x.buffer, by, out.buffer], sizes, groups[0], groups[1]);
+        const bindings = [buffer, x.buffer, by, out.buffer, ...(append?.buffers ?? [])];
+        gpu.run(kernel, bindings, sizes, groups[0], groups[1]);
       }
     }
     out.form.tiles = gated && kind === "matrix";
@@ -380,6 +394,27 @@ export async function createLinear(
   /** x as the forward's products read it, and the norm that is left to them. */
   function input(x: Tensor, norm: Norm | undefined): [x: GpuTensor, norm: Norm | undefined] {
     return kind === "few" ? [x as GpuTensor, norm] : [prepared(x as GpuTensor, norm), undefined];
+  }
+
+  function products(
+    x: Tensor,
+    norm: Norm | undefined,
+    weights: readonly Weight[],
+    outs: readonly Tensor[],
+    append?: Append,
+  ): void {
+    const [from, by] = input(x, norm);
+    const spans: Span[] = [];
+    weights.forEach((weight, i) => {
+      const last = spans[spans.length - 1];
+      const next = spanOf(weight, outs[i]);
+      if (last?.stack !== next.stack) spans.push(next);
+      else {
+        const { panels, outputs } = last;
+        spans[spans.length - 1] = { ...last, panels: panels + next.panels, outputs: outputs + next.outputs };
+      }
+    });
+    for (const span of spans) product(from, by, span, 0, append);
   }
 
   return {
@@ -419,20 +454,8 @@ export async function createLinear(
       }
       to.form.tiles = false;
     },
-    linear(x, norm, weights, outs) {
-      const [from, by] = input(x, norm);
-      const spans: Span[] = [];
-      weights.forEach((weight, i) => {
-        const last = spans[spans.length - 1];
-        const next = spanOf(weight, outs[i]);
-        if (last?.stack !== next.stack) spans.push(next);
-        else {
-          const { panels, outputs } = last;
-          spans[spans.length - 1] = { ...last, panels: panels + next.panels, outputs: outputs + next.outputs };
-        }
-      });
-      for (const span of spans) product(from, by, span, 0);
-    },
+    linear: products,
+    linearAppend: products,
     linearGated(x, norm, gate, up, out) {
       const [from, by] = input(x, norm);
       const { stack } = gate as GpuWeight;

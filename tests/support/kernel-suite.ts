@@ -2,7 +2,7 @@
 // Cases and bounds are in fixtures/kernel-cases.ts; what is right is in reference.ts. Knows nothing of who runs the tests.
 
 import * as assert from "uvu/assert";
-import type { Backend, Batch, Edits, Request, Shape, States, Tensor } from "../../src/backend.ts";
+import type { Backend, Batch, Edits, PreparedBatch, Request, Shape, States, Tensor } from "../../src/backend.ts";
 import { createSampler, validateSampling } from "../../src/sampler.ts";
 import { newTextModule } from "../../src/wasm.ts";
 import dequant from "../fixtures/dequant.json" with { type: "json" };
@@ -371,6 +371,67 @@ export function kernelTests(test: Register, { name, exact, halves: wide, create 
       });
       const keptBound = widened({ ...bound, atol: exact ? 3 * bound.atol : 1e-4 });
       close(await valuesOf(backend, out), want, keptBound, "attention over rotated keys");
+    });
+
+  for (const [what, shape] of Object.entries({
+    "heads of whole tiles": { nHeads: 4, nKvHeads: 2, headDim: 32, ropeDim: 24, ropePairs: "interleaved", nLayers: 2 },
+    "other heads": { nHeads: 2, nKvHeads: 2, headDim: 12, ropeDim: 12, ropePairs: "interleaved", nLayers: 2 },
+    "pairs of halves": { nHeads: 2, nKvHeads: 1, headDim: 16, ropeDim: 16, ropePairs: "halves", nLayers: 2 },
+  } as const))
+    test(`${name}: linearRopeAppend is linear, then ropeAppend, ${what}`, async () => {
+      const { nHeads, nKvHeads, headDim, ropeDim } = shape;
+      const cols = 64;
+      const most = 21;
+      const backend = await create(shape);
+      const cache = await newCache(backend, shape, 2 * most);
+      const random = newRandom(headDim);
+      const widths = [nHeads, nKvHeads, nKvHeads].map((heads) => heads * headDim);
+      // v of another type lies by itself.
+      const weights = await newWeights(
+        backend,
+        widths.map((rows, i) => {
+          const type = i === 2 ? "Q8_0" : "F16";
+          return { type, rows, data: randomBlocks(type, rows * cols, 1 / Math.sqrt(cols), random, cols) };
+        }),
+        cols,
+      );
+      const norm = { weight: backend.vector(normals(random, cols)), eps: 0.5 };
+      for (const rows of [3, most]) {
+        const x = await newTensor(backend, normals(random, rows * cols), rows, cols, ropeDim);
+        // Each sample's token comes between two that are there already, at an even or an odd place.
+        const places = Array.from({ length: rows }, (_, row) => (row * 11 + rows) % 31);
+        const blocks = places.map(() => [cache.take(1), cache.take(1)]);
+        for (const [row, place] of places.entries()) {
+          const [k, v] = [0, 1].map(() => halves(normals(random, (place + 2) * nKvHeads * headDim)));
+          for (const block of blocks[row]) await cache.append(k, v, block, 0, 1);
+        }
+        const turns = Float32Array.from({ length: rows * ropeDim }, (_, i) => Math.cos(i >> 1) * (i & 1 ? 0.6 : 0.8));
+        const out = backend.tensor(rows, widths[0]);
+        const attended = async (which: number, append: (qkv: Tensor[], batch: PreparedBatch) => void) => {
+          const qkv = backend.tensors(rows, widths);
+          const prepared = backend.prepare({
+            ...plainBatch(new Uint32Array(rows)),
+            turns,
+            slots: Uint32Array.from(places.flatMap((place, row) => [blocks[row][which][0], place])),
+            tails: {
+              blocks: blocks.map((of) => of[which]),
+              lengths: Uint32Array.from(places, (place) => place + 2),
+            },
+          });
+          append(qkv, prepared);
+          backend.attendOnePart(qkv[0], 1, prepared, out);
+          return [await valuesOf(backend, qkv[0]), await valuesOf(backend, out)];
+        };
+        const want = await attended(0, (qkv, batch) => {
+          backend.linear(x, norm, weights, qkv);
+          backend.ropeAppend(qkv[0], qkv[1], qkv[2], 1, batch);
+        });
+        const got = await attended(1, (qkv, batch) => backend.linearRopeAppend(x, norm, weights, qkv, 1, batch));
+        // What is kept in 16 bits may fall to the other side of a rounding's edge.
+        close(got[0], want[0], { atol: 1e-5, rtol: 1e-5 }, `${rows} rows, q`);
+        close(got[1], want[1], widened({ atol: exact ? 0 : 1e-3, rtol: 0 }), `${rows} rows, attention`);
+        for (const of of blocks) cache.give(of);
+      }
     });
 
   // -------------------------------------------------------------------------------------------- attention
@@ -813,6 +874,8 @@ interface Cache {
   readonly backend: Backend;
   /** Blocks for so many tokens, in no order; their contents are NaN. */
   take(tokens: number): Uint32Array;
+  /** Blocks that are free again, with what they hold. */
+  give(blocks: readonly Uint32Array[]): void;
   /** Puts K and V (tokens, nKvHeads, headDim) into blocks, from place `first` on. */
   append(k: Float32Array, v: Float32Array, blocks: Uint32Array, first: number, layer: number): Promise<void>;
 }
@@ -845,6 +908,9 @@ async function newCache(backend: Backend, shape: CacheShape, blocks = 6): Promis
       const count = Math.ceil(tokens / blockTokens);
       assert.ok(count <= free.length, "the test's cache is too small");
       return Uint32Array.from({ length: count }, () => free.splice(random.below(free.length), 1)[0]);
+    },
+    give(blocks) {
+      free.push(...blocks.flatMap((of) => [...of]));
     },
     async append(k, v, blocks, first, layer) {
       const tokens = k.length / width;

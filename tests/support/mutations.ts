@@ -24,6 +24,7 @@ const MANY = /^attention in two parts and in one, 33 samples/;
 const PREFILL = /^prefill in chunks and at once, (MHA, 6|GQA, 20)/;
 const RISING = /^prefill in chunks and at once, scores that rise/;
 const ROPE = /^ropeAppend (interleaved|halves), (part of|an odd)/;
+const ROTATED = /^linearRopeAppend .*, heads of whole tiles/;
 const BLOCKS = /^(ropeAppend|copyBlock|prefill in chunks and at once, MHA, 6)/;
 /** One panel of more columns than a workgroup's lanes take in one go, the last tile not full. */
 const PRODUCT = /^linear F16, 13 × 1031/;
@@ -241,6 +242,34 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   // -------------------------------------------------------------------------------------------- positions and the cache
   {
+    shader: "heads/rotated",
+    find: "x.x * turn.y + x.y * turn.x",
+    replace: "x.x * turn.y - x.y * turn.x",
+    what: "the second of a pair turns the other way",
+    tests: ROTATED,
+  },
+  {
+    shader: "heads/rotated",
+    find: "column < (N_HEADS + N_KV_HEADS) * HEAD_DIM && d < ROPE_DIM",
+    replace: "column < N_HEADS * HEAD_DIM && d < ROPE_DIM",
+    what: "keys do not turn",
+    tests: ROTATED,
+  },
+  {
+    shader: "heads/rotated",
+    find: "var column = sizes.out_at % sizes.out_stride + output;",
+    replace: "var column = output;",
+    what: "values that are computed by themselves are taken for queries",
+    tests: ROTATED,
+  },
+  {
+    shader: "heads/rotated",
+    find: "kv[at] = insertBits(kv[at], halves & 0xffffu, place % 2u * 16u, 16u);",
+    replace: "kv[at] = (halves & 0xffffu) << (place % 2u * 16u);",
+    what: "a token's V wipes out that of its neighbour",
+    tests: ROTATED,
+  },
+  {
     shader: "rope_append",
     find: "qkv[first] = x * by.x - y * by.y;",
     replace: "qkv[first] = x * by.x + y * by.y;",
@@ -341,15 +370,15 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "linear",
-    find: "{ out[place] += sum; }",
-    replace: "{ out[place] = sum; }",
-    what: "the residual is lost",
+    find: "{ x += vec2f(stored(at), stored(at + 1u)); }",
+    replace: "{ x.x += stored(at); }",
+    what: "every second residual is lost",
     tests: PRODUCT,
   },
   {
     shader: "linear",
-    find: "* sizes.out_stride + column",
-    replace: "* sizes.outputs + column",
+    find: "row * sizes.out_stride + output;",
+    replace: "row * sizes.outputs + output;",
     what: "results go by the outputs and not by the stride of rows",
     tests: PRODUCT,
   },
@@ -418,8 +447,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "linear",
-    find: "* joined(LANES, item % OUTPUTS, which) * scale;",
-    replace: "* joined(LANES, item % OUTPUTS, which);",
+    find: "joined(LANES, own + 1u, which)) * scale;",
+    replace: "joined(LANES, own + 1u, which));",
     what: "up is not normalised",
     tests: NORMED,
   },
@@ -934,8 +963,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "linear_matrix",
-    find: "select(sum, sum + bitcast<f32>(out[at]), sizes.add == 1u)",
-    replace: "sum",
+    find: "{ x += vec2f(stored(at), stored(at + 1u)); }",
+    replace: "",
     what: "the residual is lost",
     matrix: true,
     tests: /^linear F16, 13 × 99/,
