@@ -1,5 +1,5 @@
 // One decode step on a GPU, by shape, context, number of samples and attention path, from the command line of Node or Deno: prints
-// what measure.ts finds; with --kernels, the GPU time of each kernel. Options: --help.
+// what measure.ts finds; with --kernels, the GPU time of each kernel. --serve shows it in a browser instead. Options: --help.
 
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
@@ -22,7 +22,8 @@ const HELP = `bench:gpu -- [options]
   --steps    measured for each line, medians (default ${DEFAULTS.steps})
   --bandwidth  TB/s that the device reads, for the floor (default ${DEFAULTS.bandwidth})
   --kernels  also the GPU time of each kernel, and dispatches a layer
-  --json     also write the lines to this file`;
+  --json     also write the lines to this file
+  --serve    measure in a browser: serves a page on this machine, which has its own options`;
 
 const text = { type: "string" } as const;
 const flag = { type: "boolean", default: false } as const;
@@ -49,10 +50,15 @@ async function main(): Promise<void> {
       bandwidth: text,
       json: text,
       kernels: flag,
+      serve: flag,
       help: flag,
     },
   });
   if (values.help) return console.log(HELP);
+  if (values.serve) {
+    const { servePage } = await import("./serve.ts");
+    return console.log(`a page that measures: ${(await servePage()).origin}`);
+  }
   const options = readOptions(values);
   await offerGpu();
   const lines: Line[] = [];
