@@ -1,9 +1,10 @@
 // A model of a given shape with random weights on a GPU, a context in its cache, and steps of its forward.
 // Everything runs through the backend's contract and model.ts, as in a real call. Knows nothing of tables or of times.
 
-import type { AttentionPath, Backend, Batch } from "../../src/backend.ts";
+import type { Backend, Batch, Request } from "../../src/backend.ts";
 import type { ModelConfig } from "../../src/config.ts";
-import { GGML_TYPES, type GgmlType } from "../../src/formats/gguf.ts";
+import { fail } from "../../src/errors.ts";
+import { GGML_TYPES } from "../../src/formats/gguf.ts";
 import { createForward, type Row } from "../../src/model.ts";
 import { NO_EDITS } from "../../src/sampler.ts";
 import { createWebGpuBackend } from "../../src/webgpu/backend.ts";
@@ -11,37 +12,43 @@ import type { OpenedDevice } from "../../src/webgpu/device.ts";
 import type { LayerWeights } from "../../src/weights.ts";
 
 /** How the samples read the prompt: together, each by itself, as the backend chooses, or each from a copy of its own. */
-export type Path = AttentionPath | "auto" | "copies";
+export const PATHS = ["two-part", "one-part", "copies", "auto"] as const;
+export type Path = (typeof PATHS)[number];
+
+/** Types that random weights are made in. */
+export const TYPES = ["F16", "BF16", "F32", "Q8_0", "Q4_0"] as const;
+export type WeightType = (typeof TYPES)[number];
 
 export interface BenchEngine {
   readonly backend: Backend;
   readonly weightBytes: number;
+  /** Weights of all products of a step. */
+  readonly weightCount: number;
   /** Bytes of K/V of one token, all layers. */
   readonly tokenBytes: number;
   readonly uploadMs: number;
   /** Prefills the context; milliseconds. */
   prefill(tokens: number): Promise<number>;
-  /** A function that runs one decode step, from recording to the candidates read back. */
+  /** A function that runs one decode step, from recording to the candidates read back, with one draw a sample. */
   step(context: number, n: number, decLen: number, path: Path): Promise<() => Promise<void>>;
-  dispose(): void;
 }
 
 const CHUNK = 8 << 20;
 
-export async function createEngine(opened: OpenedDevice, config: ModelConfig, type: GgmlType): Promise<BenchEngine> {
+export async function createEngine(opened: OpenedDevice, config: ModelConfig, type: WeightType): Promise<BenchEngine> {
   const { dim, hiddenDim, headDim, nHeads, nKvHeads, nLayers, vocab } = config;
   const backend = await createWebGpuBackend(opened, config);
   const random = randomBlocks(type);
   // Pieces of one random buffer: what is in the weights does not matter, that they are read does.
   const read = async (length: number) => random.subarray(0, length);
-  let weightBytes = 0;
+  let weightCount = 0;
   const began = performance.now();
   /** Weights of so many rows, side by side. */
   const weights = async (rows: readonly number[], cols: number) => {
     const made = await backend.weights(rows.map((rows) => ({ name: "random", type, rows, cols })));
     for (const weight of made) {
       await backend.upload(weight, read);
-      weightBytes += (weight.rows * cols * GGML_TYPES[type].blockBytes) / GGML_TYPES[type].blockElements;
+      weightCount += weight.rows * cols;
     }
     return made;
   };
@@ -65,7 +72,8 @@ export async function createEngine(opened: OpenedDevice, config: ModelConfig, ty
 
   return {
     backend,
-    weightBytes,
+    weightBytes: (weightCount * GGML_TYPES[type].blockBytes) / GGML_TYPES[type].blockElements,
+    weightCount,
     tokenBytes: backend.blockBytes / blockTokens,
     uploadMs,
     async prefill(tokens) {
@@ -84,6 +92,7 @@ export async function createEngine(opened: OpenedDevice, config: ModelConfig, ty
       return performance.now() - began;
     },
     async step(context, n, decLen, path) {
+      if (n > backend.maxSamples) fail("option", `n is ${n}, expected at most ${backend.maxSamples} samples a step`);
       const shared = path === "copies" ? 0 : context;
       const length = decLen + context - shared;
       const first = blocksOf(shared);
@@ -100,19 +109,21 @@ export async function createEngine(opened: OpenedDevice, config: ModelConfig, ty
       );
       const batchContext: Batch["context"] = { blocks: range(0, first), length: shared };
       const tails = { blocks, lengths: new Uint32Array(n).fill(length) };
-      const requests = rows.map(() => ({ edits: NO_EDITS, inverseTemperature: 1 }));
+      // Random weights leave all tokens about as likely: nearly every draw goes on beyond the candidates.
+      const requests = rows.map(
+        (_, i): Request => ({ edits: NO_EDITS, inverseTemperature: 1, uniforms: [(i + 0.5) / n] }),
+      );
       return async () => {
         const chosen = path === "auto" ? backend.choosePath(n, context).path : path;
         const logits = forward.decode(rows, batchContext, tails, chosen === "two-part" ? "two-part" : "one-part");
         await backend.candidates(logits, requests, 64);
       };
     },
-    dispose: () => backend.dispose(),
   };
 }
 
 /** A buffer of blocks of this type whose weights are small numbers of about standard deviation 0.02. */
-function randomBlocks(type: GgmlType): Uint8Array {
+function randomBlocks(type: WeightType): Uint8Array {
   const { blockBytes } = GGML_TYPES[type];
   const bytes = new Uint8Array(CHUNK + blockBytes);
   let state = 12345;
@@ -129,7 +140,6 @@ function randomBlocks(type: GgmlType): Uint8Array {
     for (let i = 0; i + 2 <= bytes.length; i += 2)
       view.setUint16(i, 0x3c00 | ((bytes[i + 1] & 0x80) << 8) | bytes[i], true);
   else if (type === "Q8_0") for (let i = 0; i + 2 <= bytes.length; i += blockBytes) view.setUint16(i, 0x0900, true);
-  else if (type === "Q4_0") for (let i = 0; i + 2 <= bytes.length; i += blockBytes) view.setUint16(i, 0x1c00, true);
-  else throw new Error(`random weights of type ${type} are not made here, expected F16, BF16, F32, Q8_0 or Q4_0`);
+  else for (let i = 0; i + 2 <= bytes.length; i += blockBytes) view.setUint16(i, 0x1c00, true);
   return bytes;
 }

@@ -1,9 +1,19 @@
 // GPU time of each kernel: puts every dispatch into a pass of its own with a timestamp before and after it.
 // Wraps a device; nothing of the backend knows that it is watched.
 
+import { fail } from "../../src/errors.ts";
+
+export interface KernelTime {
+  readonly kernel: string;
+  /** Dispatches. */
+  readonly count: number;
+  /** Microseconds of all of them. */
+  readonly us: number;
+}
+
 export interface Profile {
-  /** Microseconds and dispatches of each kernel since the last call, most time first. */
-  take(): Promise<{ kernel: string; count: number; us: number }[]>;
+  /** What each kernel took since the last call, most time first. */
+  take(): Promise<KernelTime[]>;
   /** Whether dispatches are timed: passes of their own cost time. */
   on: boolean;
 }
@@ -11,8 +21,10 @@ export interface Profile {
 const QUERIES = 4096;
 const [MAP_READ, COPY_SRC, COPY_DST, QUERY_RESOLVE] = [0x1, 0x4, 0x8, 0x200];
 
-/** The device must have the feature timestamp-query. */
+/** Errors: `unsupported` where the device has no timestamps. */
 export function profile(device: GPUDevice): Profile {
+  if (!device.features.has("timestamp-query"))
+    fail("unsupported", "the time of each kernel takes the feature timestamp-query, which this device lacks");
   const querySet = device.createQuerySet({ type: "timestamp", count: QUERIES });
   const resolved = device.createBuffer({ size: QUERIES * 8, usage: QUERY_RESOLVE | COPY_SRC });
   const readable = device.createBuffer({ size: QUERIES * 8, usage: COPY_DST | MAP_READ });

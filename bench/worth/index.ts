@@ -5,7 +5,7 @@ import { dirname, join as pathTo } from "node:path";
 import { parseArgs } from "node:util";
 import { load } from "furcate";
 import { refresh } from "../document.ts";
-import { offerGpu } from "../gpu/device.ts";
+import { offerGpu } from "../gpu/dawn.ts";
 import { toMarkdown, toText } from "../table.ts";
 import { chart } from "./chart.ts";
 import { COUNTS, join, measureLatency, measureMazes, type Results } from "./measure.ts";
