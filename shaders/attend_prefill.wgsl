@@ -125,6 +125,24 @@ fn weights_of(token: u32, vector: u32) -> Octet {
   );
 }
 
+// head
+/// The largest that a vector's seats have, and their sum. All lanes come here.
+fn greatest(lane: u32, x: Rows) -> Rows {
+  if (lane < SEATS * VECTORS) { partial[lane] = x; }
+  workgroupBarrier();
+  var most = x;
+  for (var i = 0u; i < SEATS; i++) { most = max(most, partial[lane / SEATS % VECTORS * SEATS + i]); }
+  return most;
+}
+fn total(lane: u32, x: Rows) -> Rows {
+  if (lane < SEATS * VECTORS) { partial[lane] = x; }
+  workgroupBarrier();
+  var sum = Rows(0.0);
+  for (var i = 0u; i < SEATS; i++) { sum += partial[lane / SEATS % VECTORS * SEATS + i]; }
+  return sum;
+}
+// end of head
+
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane: u32) {
   kv_head = id.x;
@@ -172,15 +190,12 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     }
     workgroupBarrier();
 
+    var most = top;
     if (seat_vector < VECTORS) {
-      var most = Rows(LEAST);
       for (var t = seat; t < STEP; t += SEATS) { most = max(most, weights[seat_vector * STEP + t]); }
-      partial[lane] = most;
     }
-    workgroupBarrier();
+    let next = greatest(lane, most);
     if (seat_vector < VECTORS) {
-      var next = top;
-      for (var i = 0u; i < SEATS; i++) { next = max(next, partial[seat_vector * SEATS + i]); }
       let shrink = exp(top - next);
       top = next;
       sum *= shrink;
@@ -218,12 +233,9 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   }
 
   workgroupBarrier();
-  if (seat_vector < VECTORS) { partial[lane] = sum; }
-  workgroupBarrier();
+  let all = total(lane, sum);
   if (seat_vector < VECTORS && seat == 0) {
-    var total = Rows(0.0);
-    for (var i = 0u; i < SEATS; i++) { total += partial[lane + i]; }
-    scales[seat_vector] = 1.0 / total;
+    scales[seat_vector] = 1.0 / all;
   }
   if (TEAMS > 1) {
     for (var i = 0u; i < DIMS; i++) {

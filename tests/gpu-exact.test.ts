@@ -118,7 +118,7 @@ if (gpu) {
   if (gpu.abilities.matrix)
     test("sampled ids that 16-bit activations change", async () => {
       const maze = readFileSync(new URL("../models/maze.gguf", import.meta.url));
-      const plain = webGpuBackend({ ...gpu, abilities: { f16: false, subgroups: false } });
+      const plain = webGpuBackend({ ...gpu, abilities: { f16: false } });
       const engines = [await engineFor(maze), await engineOn(maze, (shape) => plain.create(shape))];
       let [tokens, parted, sum, scored] = [0, 0, 0, 0];
       for (let seed = 0; tokens < 10_000; seed++) {

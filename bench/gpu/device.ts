@@ -25,6 +25,10 @@ export async function openClass(wanted: DeviceClass): Promise<OpenedDevice> {
   }
   return {
     ...opened,
-    abilities: { matrix: rank === 0 ? matrix : undefined, f16: f16 && rank <= 1, subgroups: subgroups && rank <= 2 },
+    abilities: {
+      matrix: rank === 0 ? matrix : undefined,
+      f16: f16 && rank <= 1,
+      subgroups: rank <= 2 ? subgroups : undefined,
+    },
   };
 }

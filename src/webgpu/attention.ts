@@ -94,14 +94,16 @@ export async function createAttention(
   const heads = { N_HEADS: nHeads, N_KV_HEADS: nKvHeads, HEAD_DIM: headDim };
   const tails = { TAIL_PARTS, TAIL_SLICE: LEAST_SLICE };
   const workgroupBytes = limits.maxComputeWorkgroupStorageSize;
-  const crew = crewOf(gpu);
   const wide = mostVectors(shape, gpu);
   const ownVectors = Math.min(wide, 2 ** Math.ceil(Math.log2(Math.ceil(group / 4))));
+  const plain = crewOf(gpu);
+  let crew = subgroupCrew();
   /** For kernels of tiles of so many rows. */
   const tileOf = (rows: number, constants = {}): KernelOptions => ({
     constants: { ...heads, ...constants, ...crew, VECTORS: Math.ceil(rows / 4) },
-    ...(rows === 1 ? { heads: ["rows_1"] } : {}),
+    heads: [rows === 1 ? "rows_1" : undefined, crew === plain ? undefined : "seats_subgroup"],
   });
+  if (!(await kernels.tryGet("attend_prefill", tileOf(4 * wide)))) crew = plain;
   const ownRows = group === 1 ? 1 : 4 * ownVectors;
   const matrix = await matrixKernels();
   /** Both parts of a step in one dispatch. */
@@ -123,6 +125,12 @@ export async function createAttention(
   const unused = gpu.buffer(16, "attention states");
   /** Of the context part, by rows of a tile; compiled when first used. */
   const contextKernels = new Map<number, Kernel>();
+
+  /** A crew whose seats exchange by subgroup, where subgroups are large enough. */
+  function subgroupCrew(): Crew {
+    const SEATS = 2 ** Math.floor(Math.log2(Math.min(plain.SEATS, gpu.abilities.subgroups ?? 1)));
+    return SEATS < plain.SEATS / 2 ? plain : { ...plain, SEATS };
+  }
 
   /** Both parts of a step, and prefill, by subgroup matrices; none where a device or heads have no use of them. */
   async function matrixKernels() {

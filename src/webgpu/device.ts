@@ -14,7 +14,8 @@ export interface MatrixUnit {
 /** Optional abilities of a device. Kernels that use them are variants: tried by compiling, never needed. */
 export interface Abilities {
   readonly f16: boolean;
-  readonly subgroups: boolean;
+  /** Lanes that every subgroup has at least; none where there are no subgroups, or the adapter does not say. */
+  readonly subgroups?: number;
   readonly matrix?: MatrixUnit;
 }
 
@@ -99,7 +100,8 @@ export function useDevice(device: GPUDevice): OpenedDevice {
 }
 
 function abilitiesOf({ features }: GPUDevice, info: MatrixInfo | undefined): Abilities {
-  const [f16, subgroups] = [features.has("shader-f16"), features.has("subgroups")];
+  const f16 = features.has("shader-f16");
+  const subgroups = features.has("subgroups") ? info?.subgroupMinSize : undefined;
   return { f16, subgroups, matrix: f16 && subgroups && features.has(MATRIX) ? matrixUnit(info) : undefined };
 }
 

@@ -13,6 +13,8 @@ export interface Mutation {
   readonly what: string;
   /** Whether it shows on a device with subgroup matrices alone (8: of 8 × 8); else the device's abilities are left unused. */
   readonly matrix?: true | 8;
+  /** Whether it shows where subgroups are used. */
+  readonly subgroups?: true;
   /** Names of the kernels' tests that are tried, after "webgpu: ", in the suite's order: of those that notice the cheapest first. */
   readonly tests: RegExp;
 }
@@ -101,15 +103,15 @@ export const MUTATIONS: readonly Mutation[] = [
   })),
   {
     shader: "attend_context",
-    find: "scatter(first_row + seat_vector * WIDTH, LSE, top + log(total));",
+    find: "scatter(first_row + seat_vector * WIDTH, LSE, top + log(all));",
     replace: "scatter(first_row + seat_vector * WIDTH, LSE, top);",
     what: "log-sum-exp without the sum",
     tests: CONTEXT,
   },
   {
     shader: "attend_decode",
-    find: "scatter(first_row + seat_vector * WIDTH, LSE, top + log(total));",
-    replace: "scatter(first_row + seat_vector * WIDTH, LSE, log(total));",
+    find: "scatter(first_row + seat_vector * WIDTH, LSE, top + log(all));",
+    replace: "scatter(first_row + seat_vector * WIDTH, LSE, log(all));",
     what: "log-sum-exp without the largest score",
     tests: RAGGED,
   },
@@ -168,6 +170,22 @@ export const MUTATIONS: readonly Mutation[] = [
     find: "return query(row, d);",
     replace: "return query(row, d ^ 1);",
     what: "heads that are alone swap neighbouring dimensions",
+    tests: RAGGED,
+  },
+  {
+    shader: "heads/seats_subgroup",
+    find: "most = max(most, subgroupShuffleXor(most, other));",
+    replace: "most = max(most, subgroupShuffleXor(most, 1u));",
+    what: "seats go by the largest score of two of them",
+    subgroups: true,
+    tests: RAGGED,
+  },
+  {
+    shader: "heads/seats_subgroup",
+    find: "sum += subgroupShuffleXor(sum, other);",
+    replace: "sum += subgroupShuffleXor(sum, 1u);",
+    what: "exponentials of two seats alone are summed",
+    subgroups: true,
     tests: RAGGED,
   },
   {
