@@ -74,7 +74,18 @@ const WEBGPU: Place | undefined = gpu && {
   smol: { mean: 2e-3, worst: 0.05 },
   clearGap: 0.05,
 };
-const PLACES = WEBGPU ? [WASM, WEBGPU] : [WASM];
+/** Activations of many rows are 16-bit floats. Loaded without the device, which does not tell of its matrices when it is a user's. */
+const MATRICES: Place | undefined = WEBGPU &&
+  gpu?.abilities.matrix && {
+    ...WEBGPU,
+    name: "webgpu with subgroup matrices",
+    options: { backend: "webgpu" },
+    float: 0.05,
+    quantised: 0.05,
+    tiny: { mean: 4e-3, worst: 0.03 },
+    smol: { mean: 4e-3, worst: 0.1 },
+  };
+const PLACES = [WASM, WEBGPU, MATRICES].filter((place) => place !== undefined);
 
 // ---------------------------------------------------------------------------------------------- random models
 
@@ -290,7 +301,7 @@ if (data === undefined || !existsSync(smol)) {
     const short = [...prompts, ...chats].filter(({ ids }) => ids.length <= place.longest);
     const texts = place.share ? short.filter(({ name }) => name === "capital") : short;
     compareSmol(place, texts, place.share ? [] : texts);
-    if (place === WEBGPU)
+    if (place !== WASM)
       countWhole(
         place,
         short.filter(({ ids }) => ids.length <= 60),
