@@ -123,6 +123,7 @@ fn store(at: u32, x: f32) { out[at] = x; }
 // head
 /// Two neighbouring results of a row; the second is none where the results end with the first.
 fn put(row: u32, output: u32, sums: vec2f) {
+  if (output >= min(sizes.outputs, sizes.panels * 16u)) { return; }
   let at = sizes.out_at + row * sizes.out_stride + output;
   var x = sums;
   if (sizes.add == 1u) { x += vec2f(stored(at), stored(at + 1u)); }
@@ -142,7 +143,7 @@ fn finish(lane: u32, first_row: u32, first_output: u32, row: u32, one: vec4f, tw
     let own = item % (OUTPUTS / 2u) * 2u;
     let here = row + which % JOINED;
     let column = first_output + select(which / JOINED, 0u, GATED) * 16u + own;
-    if (first_row + here >= sizes.rows || column >= min(sizes.outputs, sizes.panels * 16u)) { continue; }
+    if (first_row + here >= sizes.rows) { continue; }
     var scale = 1.0;
     if (NORM) { scale = scales[here]; }
     let at = which / JOINED * LANES;

@@ -12,6 +12,7 @@ enable f16;
 enable subgroups;
 enable chromium_experimental_subgroup_matrix;
 diagnostic(off, chromium.subgroup_matrix_uniformity);
+diagnostic(off, subgroup_uniformity);
 
 // head
 const SIDE: u32 = 16u; // of a subgroup matrix
@@ -57,6 +58,12 @@ struct Sizes {
   panel_units: u32, // vec4u of a panel
   tiles: u32,       // of a panel
   add: u32,         // 1: to what out holds
+  column: u32,      // the first result's column in its row; this and the others for rows that a norm reads, see the heads
+  next_tiles: u32,  // of a row of tiles that go out
+  norm_rows: u32,
+  scales_at: u32,
+  cols: u32,
+  eps: f32,
 }
 
 @group(0) @binding(0) var<uniform> sizes: Sizes;
@@ -88,12 +95,19 @@ fn store(at: u32, x: f32) { out[at] = bitcast<u32>(x); }
 // head
 /// Two neighbouring results of a row; the second is none where the results end with the first.
 fn put(row: u32, output: u32, sums: vec2f) {
+  if (output >= min(sizes.outputs, sizes.panels * 16u)) { return; }
   let at = sizes.out_at + row * sizes.out_stride + output;
   var x = sums;
   if (sizes.add == 1u) { x += vec2f(stored(at), stored(at + 1u)); }
   store(at, x.x);
   if (output + 1u < sizes.outputs) { store(at + 1u, x.y); }
 }
+// end of head
+
+// head
+/// What sums of a row of the workgroup are multiplied with, once all lanes were at scale_rows.
+fn scale_rows(lane: u32, is_first: bool) {}
+fn scale_of(row: u32) -> f32 { return 1.0; }
 // end of head
 
 /// Joins the shares' sums of two matrices, both of the rows from `row` of each team on: outputs side by side, or gate and up.
@@ -115,6 +129,8 @@ fn finish(subgroup: u32, lane: u32, row: u32, first: Result, second: Result) {
       one += vec2f(partial[at], partial[at + 1u]);
       if (LEFTS == 2u) { two += vec2f(partial[at + MATRIX], partial[at + MATRIX + 1u]); }
     }
+    one *= scale_of(here - team_row);
+    two *= scale_of(here - team_row);
     let output = first_output + e % (SIDE / 2u) * 2u;
     if (GATED) {
       // e^-z of very negative gates would be infinite, which WGSL may take to be absent: there silu is 0 to all digits.
@@ -122,9 +138,8 @@ fn finish(subgroup: u32, lane: u32, row: u32, first: Result, second: Result) {
       let at = (here / 16u * sizes.out_stride + output / 16u) * 256u + here % 16u * 16u + output % 16u;
       if (output / 16u < sizes.panels) { out[at / 2u] = pack2x16float(clamp(joined, vec2f(-65504.0), vec2f(65504.0))); }
     } else {
-      let end = min(sizes.outputs, sizes.panels * 16u);
-      if (output < end) { put(here, output, one); }
-      if (LEFTS == 2u && output + SIDE < end) { put(here, output + SIDE, two); }
+      put(here, output, one);
+      if (LEFTS == 2u) { put(here, output + SIDE, two); }
     }
   }
 }
@@ -181,6 +196,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     }
   }
 
+  scale_rows(lane, group.y == 0u);
   finish(subgroup, lane, 0u, one_0, two_0);
   if (RIGHTS > 1u) { finish(subgroup, lane, SIDE, one_1, two_1); }
   if (RIGHTS > 2u) {

@@ -15,6 +15,7 @@ fn packed(x: vec2f) -> u32 {
 }
 
 fn put(row: u32, output: u32, sums: vec2f) {
+  if (output >= min(sizes.outputs, sizes.panels * 16u)) { return; }
   var column = sizes.out_at % sizes.out_stride + output;
   let d = column % HEAD_DIM;
   var x = sums;

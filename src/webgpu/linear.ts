@@ -131,6 +131,14 @@ export async function createLinear(
   let between = gpu.buffer(0, "activations");
   roomFor(widest);
   const ups = gpu.buffer(maxRows * strideOf(hiddenDim) * 4, "activations");
+  /** Samples' rows that a norm reads next, as the product that made them left them for products: tiles, scales and sums of squares. */
+  const ahead = unit && {
+    tiles: gpu.buffer(maxRows * Math.ceil(widest / 16) * 32, "activations"),
+    norms: gpu.buffer((2 + Math.ceil(widest / unit.side)) * maxRows * 4, "activations"),
+  };
+  /** The norm that they were left for; and where in norms is the scale that they have, the last one of their row. */
+  let leftFor: { readonly rows: GPUBuffer; readonly weight: Tensor } | undefined;
+  let scalesAt = 0;
   /** How the forward at hand computes. */
   let kind: "few" | "many" | "matrix" = "few";
   let prompt = false;
@@ -162,7 +170,7 @@ export async function createLinear(
     gated: boolean,
     append: Append | undefined,
   ): Kernel {
-    const kind = Number(normed) + kindOf(gated, append);
+    const kind = 4 * Number(normed) + kindOf(gated, append);
     return productOf(stack, keyOf(kind, rows, panels, outputs), ({ layout, ragged }) => {
       const sizes = { LANES: tiling.lanes, ROWS: rows, PANELS: panels, OUTPUTS: outputs, RAGGED: Number(ragged) };
       const constants = { ...layout.constants, ...sizes, NORM: Number(normed), GATED: Number(gated) };
@@ -170,18 +178,31 @@ export async function createLinear(
       return kernels.now("linear", { heads, constants: { ...constants, ...append?.constants } });
     });
   }
-  function matrixKernel(stack: Stack, tile: MatrixTile, gated: boolean, append: Append | undefined): Kernel {
+  function matrixKernel(
+    stack: Stack,
+    tile: MatrixTile,
+    gated: boolean,
+    isPrepared: boolean,
+    { append, next }: End,
+  ): Kernel {
     const { lefts, rights, shares, teams } = tile;
-    const kind = 8 + kindOf(gated, append);
+    const kind = 8 + 4 * Number(isPrepared) + (next ? 3 : kindOf(gated, append));
     return productOf(stack, keyOf(kind, lefts, rights, shares, teams), ({ layout }) => {
       const [unpacked, head] = layout.matrixHeads;
-      const heads = [unit?.side === 8 ? "matrix_8" : undefined, unpacked, head, append && "rotated"];
+      const ending = append ? "rotated" : next && "prepares";
+      const heads = [
+        unit?.side === 8 ? "matrix_8" : undefined,
+        unpacked,
+        head,
+        ending,
+        isPrepared ? "prepared" : undefined,
+      ];
       const constants = { ...matrixSizes(tile), GATED: Number(gated) };
       const ofHead = unpacked ? layout.constants : {};
       return kernels.now("linear_matrix", { heads, constants: { ...ofHead, ...constants, ...append?.constants } });
     });
   }
-  const kindOf = (gated: boolean, append: Append | undefined) => (gated ? 2 : append ? 4 : 0);
+  const kindOf = (gated: boolean, append: Append | undefined) => (gated ? 1 : append ? 2 : 0);
   /** One number of several, each below 32. */
   const keyOf = (...numbers: number[]) => numbers.reduce((key, number) => 32 * key + number, 0);
   function productOf(stack: Stack, key: number, make: (stack: Stack) => Kernel): Kernel {
@@ -294,14 +315,15 @@ export async function createLinear(
   }
 
   /** norm(x), or x, in the form that products of many rows read. */
-  function prepared(x: GpuTensor, norm: Norm | undefined): GpuTensor {
+  function readable(x: GpuTensor, norm: Norm | undefined): GpuTensor {
     const weight = norm?.weight as GpuTensor | undefined;
     const eps = floatBits(norm?.eps ?? 0);
     if (x.form.tiles || (kind === "many" && !weight)) return x;
     const made: GpuTensor = { ...x, buffer: between, first: 0, column: 0, stride: strideOf(x.cols) };
     if (kind === "matrix") {
-      const sizes = [placeOf(x) / 4, x.stride / 4, x.cols, eps];
-      gpu.run(tiled[weight ? 1 : 0], [x.buffer, weight?.buffer ?? x.buffer, between], sizes, x.rows);
+      const sizes = [placeOf(x) / 4, x.stride / 4, x.cols, eps, scalesAt];
+      const norms = ahead?.norms ?? between;
+      gpu.run(tiled[weight ? 1 : 0], [x.buffer, weight?.buffer ?? x.buffer, between, norms], sizes, x.rows);
     } else if (weight) {
       const sizes = [x.cols, placeOf(x), x.stride, 0, made.stride, eps];
       gpu.run(rmsNorm, [x.buffer, weight.buffer, between], sizes, 1, x.rows);
@@ -340,9 +362,23 @@ export async function createLinear(
     }
   }
 
-  /** out = or += x · Wᵀ, or gate and up joined. norm: of x, where few rows are normalised by each workgroup. */
-  function product(x: GpuTensor, norm: Norm | undefined, span: Span, add: 0 | 1, append?: Append): void {
+  /** What a product reads. norm: that it normalises by itself; prepared: whether the rows are those left for it. */
+  interface Input {
+    readonly x: GpuTensor;
+    readonly norm?: Norm;
+    readonly prepared?: { readonly scalesAt: number; readonly eps: number };
+  }
+
+  /** What comes of a product's results besides: see Append, and Backend.linearAdd. */
+  interface End {
+    readonly append?: Append;
+    readonly next?: Norm;
+  }
+
+  /** out = or += x · Wᵀ, or gate and up joined. */
+  function product({ x, norm, prepared }: Input, span: Span, add: 0 | 1, end: End = {}): void {
     const { stack, out, gated } = span;
+    const { append, next } = end;
     const { rows } = x;
     const all = span.panels * PANEL * (gated ? 2 : 1); // outputs
     for (const { buffer, panel, panels, column } of partsOf(span)) {
@@ -355,14 +391,15 @@ export async function createLinear(
         const to = gated ? [0, Math.ceil(out.cols / 16), place[2]] : place;
         const sizes = [rows, Math.ceil(x.cols / 16), ...to, ...weights];
         const across = Math.ceil(rows / (unit.side * tile.rights * tile.teams));
-        const kernel = matrixKernel(stack, tile, gated, append);
-        gpu.run(
-          kernel,
-          [buffer, x.buffer, out.buffer, ...(append?.buffers ?? [])],
-          sizes,
-          across,
-          Math.ceil(outputs / (unit.side * (gated ? 1 : tile.lefts))),
-        );
+        if (prepared || next) {
+          const eps = floatBits(prepared?.eps ?? 0);
+          sizes.push(column, Math.ceil(out.cols / 16), maxRows, prepared?.scalesAt ?? scalesAt, x.cols, eps);
+        }
+        const bindings = [buffer, x.buffer, out.buffer, ...(append?.buffers ?? [])];
+        if (next && ahead) bindings.push((next.weight as GpuTensor).buffer, ahead.tiles);
+        if ((prepared || next) && ahead) bindings.push(ahead.norms);
+        const kernel = matrixKernel(stack, tile, gated, prepared !== undefined, end);
+        gpu.run(kernel, bindings, sizes, across, Math.ceil(outputs / (unit.side * (gated ? 1 : tile.lefts))));
       } else {
         // A fixed class is one kernel for any number of rows: compilers round the others' sums in ways of their own.
         const least = kernelClass === "few" ? 1 : kind === "few" ? rows : Infinity;
@@ -391,9 +428,14 @@ export async function createLinear(
     out.form.tiles = gated && kind === "matrix";
   }
 
-  /** x as the forward's products read it, and the norm that is left to them. */
-  function input(x: Tensor, norm: Norm | undefined): [x: GpuTensor, norm: Norm | undefined] {
-    return kind === "few" ? [x as GpuTensor, norm] : [prepared(x as GpuTensor, norm), undefined];
+  function input(x: Tensor, norm: Norm | undefined): Input {
+    const from = x as GpuTensor;
+    if (kind === "few") return { x: from, norm };
+    if (!norm || !ahead || leftFor?.rows !== from.buffer || leftFor.weight !== norm.weight)
+      return { x: readable(from, norm) };
+    const prepared = { scalesAt, eps: norm.eps };
+    scalesAt = maxRows - scalesAt; // where the product leaves the norm's own
+    return { x: { ...from, buffer: ahead.tiles }, prepared };
   }
 
   function products(
@@ -403,7 +445,7 @@ export async function createLinear(
     outs: readonly Tensor[],
     append?: Append,
   ): void {
-    const [from, by] = input(x, norm);
+    const from = input(x, norm);
     const spans: Span[] = [];
     weights.forEach((weight, i) => {
       const last = spans[spans.length - 1];
@@ -414,7 +456,7 @@ export async function createLinear(
         spans[spans.length - 1] = { ...last, panels: panels + next.panels, outputs: outputs + next.outputs };
       }
     });
-    for (const span of spans) product(from, by, span, 0, append);
+    for (const span of spans) product(from, span, 0, { append });
   }
 
   return {
@@ -437,6 +479,8 @@ export async function createLinear(
     upload,
     begin(rows, decoding) {
       prompt = !decoding;
+      leftFor = undefined;
+      scalesAt = 0;
       const mostFew = unit ? tiling.mostFew : tiling.few[tiling.few.length - 1].rows;
       const few = kernelClass ? kernelClass === "few" : decoding && rows <= mostFew;
       kind = few ? "few" : unit ? "matrix" : "many";
@@ -457,22 +501,24 @@ export async function createLinear(
     linear: products,
     linearAppend: products,
     linearGated(x, norm, gate, up, out) {
-      const [from, by] = input(x, norm);
+      const from = input(x, norm);
       const { stack } = gate as GpuWeight;
       if (stack === (up as GpuWeight).stack && stack.parts.length === 1)
-        return product(from, by, spanOf(gate, out, true), 0);
+        return product(from, spanOf(gate, out, true), 0);
       const to = out as GpuTensor;
       const beside: GpuTensor = { ...to, buffer: ups, first: 0 };
-      product(from, by, spanOf(gate, out), 0);
-      product(from, by, spanOf(up, beside), 0);
+      product(from, spanOf(gate, out), 0);
+      product(from, spanOf(up, beside), 0);
       const width = to.stride / 4;
       gpu.run(swiglu, [to.buffer, ups], [width, to.first, 0], Math.ceil(width / SWIGLU_LANES), to.rows);
     },
-    linearAdd(x, weight, out) {
-      const [from] = input(x, undefined);
-      product(from, undefined, spanOf(weight, out), 1);
+    linearAdd(x, weight, out, next) {
+      const prepares = kind === "matrix" && !prompt && (out as GpuTensor).first === 0 ? next : undefined;
+      product(input(x, undefined), spanOf(weight, out), 1, { next: prepares });
+      leftFor = prepares && { rows: (out as GpuTensor).buffer, weight: prepares.weight };
     },
-    scratchBytes: () => maxRows * (strideOf(widest) + strideOf(hiddenDim)) * 4,
+    scratchBytes: () =>
+      maxRows * (strideOf(widest) + strideOf(hiddenDim)) * 4 + (ahead ? ahead.tiles.size + ahead.norms.size : 0),
   };
 }
 

@@ -27,6 +27,7 @@ const PREFILL = /^prefill in chunks and at once, (MHA, 6|GQA, 20)/;
 const RISING = /^prefill in chunks and at once, scores that rise/;
 const ROPE = /^ropeAppend (interleaved|halves), (part of|an odd)/;
 const ROTATED = /^linearRopeAppend .*, heads of whole tiles/;
+const PREPARED = /^linearAdd for the norm/;
 const BLOCKS = /^(ropeAppend|copyBlock|prefill in chunks and at once, MHA, 6)/;
 /** One panel of more columns than a workgroup's lanes take in one go, the last tile not full. */
 const PRODUCT = /^linear F16, 13 × 1031/;
@@ -982,8 +983,8 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     shader: "linear_matrix",
     find: "{ x += vec2f(stored(at), stored(at + 1u)); }",
-    replace: "",
-    what: "the residual is lost",
+    replace: "{ x.x += stored(at); }",
+    what: "every second residual is lost",
     matrix: true,
     tests: /^linear F16, 13 × 99/,
   },
@@ -1126,5 +1127,46 @@ export const MUTATIONS: readonly Mutation[] = [
     replace: "if (draw.x < beyond / 2u) {",
     what: "draws that end soon beyond the candidates find nothing",
     tests: BEYOND,
+  },
+  // -------------------------------------------------------------------------------------------- rows prepared for the next norm
+  {
+    shader: "heads/prepares",
+    find: "(norms[sizes.scales_at + row] / 256.0)",
+    replace: "(norms[sizes.scales_at] / 256.0)",
+    what: "all rows go by the first one's scale",
+    matrix: true,
+    tests: PREPARED,
+  },
+  {
+    shader: "heads/prepares",
+    find: "square = x.x * x.x + select(0.0, x.y * x.y, has_two);",
+    replace: "square = x.x * x.x;",
+    what: "half of the squares are left out",
+    matrix: true,
+    tests: PREPARED,
+  },
+  {
+    shader: "heads/prepares",
+    find: "(2u + column / SIDE)",
+    replace: "(1u + column / SIDE)",
+    what: "the first outputs' squares take the place of scales",
+    matrix: true,
+    tests: PREPARED,
+  },
+  {
+    shader: "heads/prepared",
+    find: "norms[sizes.norm_rows - sizes.scales_at + row] = scale;",
+    replace: "norms[sizes.scales_at + row] = scale;",
+    what: "the next product's rows have the scale of the last but one",
+    matrix: true,
+    tests: PREPARED,
+  },
+  {
+    shader: "heads/prepared",
+    find: "slot += STRIPES",
+    replace: "slot += 2u * STRIPES",
+    what: "half of the sums are left out",
+    matrix: true,
+    tests: PREPARED,
   },
 ];
