@@ -4,7 +4,6 @@ import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { fileURLToPath } from "node:url";
-import { build } from "esbuild";
 
 const HEADERS = {
   "cache-control": "no-cache",
@@ -39,6 +38,8 @@ export async function servePage(): Promise<{ readonly origin: string; close(): v
 }
 
 async function script(): Promise<Uint8Array> {
+  // Only here: where the benchmark is bundled and taken along there is none.
+  const { build } = await import("esbuild");
   const { outputFiles } = await build({
     entryPoints: [fileURLToPath(new URL("page/page.ts", import.meta.url))],
     bundle: true,
