@@ -24,6 +24,19 @@ fn four(unit: Unit, i: u32) -> vec4f {
 }
 // end of head
 
+// A head with overrides stands before all that follow from others: Deno's compiler fails otherwise.
+// head
+/// Two neighbouring results of a row; the second is none where the results end with the first.
+fn put(row: u32, output: u32, sums: vec2f) {
+  if (output >= min(sizes.outputs, sizes.panels * 16u)) { return; }
+  let at = sizes.out_at + row * sizes.out_stride + output;
+  var x = sums;
+  if (sizes.add == 1u) { x += vec2f(stored(at), stored(at + 1u)); }
+  store(at, x.x);
+  if (output + 1u < sizes.outputs) { store(at + 1u, x.y); }
+}
+// end of head
+
 override ROWS: u32; // 1, 2, 4 or 8
 override PANELS: u32; // 1 or 2
 override OUTPUTS: u32; // 16, or fewer where there are few panels
@@ -119,18 +132,6 @@ fn scale_rows(lane: u32, first: u32, squares: vec4f) {
 
 fn stored(at: u32) -> f32 { return out[at]; }
 fn store(at: u32, x: f32) { out[at] = x; }
-
-// head
-/// Two neighbouring results of a row; the second is none where the results end with the first.
-fn put(row: u32, output: u32, sums: vec2f) {
-  if (output >= min(sizes.outputs, sizes.panels * 16u)) { return; }
-  let at = sizes.out_at + row * sizes.out_stride + output;
-  var x = sums;
-  if (sizes.add == 1u) { x += vec2f(stored(at), stored(at + 1u)); }
-  store(at, x.x);
-  if (output + 1u < sizes.outputs) { store(at + 1u, x.y); }
-}
-// end of head
 
 /// Joins the sums of up to four rows, from `row` of the workgroup on: OUTPUTS results of each row and panel.
 fn finish(lane: u32, first_row: u32, first_output: u32, row: u32, one: vec4f, two: vec4f) {

@@ -61,6 +61,8 @@ async function checkProgram(command: (json: string) => readonly string[], device
     assert.is(counts.length, paths.length);
     // Beside the two layers: embed, the output's product, and the candidates' two.
     for (const [, all, aLayer] of counts) assert.is(all, 2 * aLayer + 4);
+    // Copies go the path of one part: q, k and v; attention, merge; back; gate and up; back.
+    assert.is(counts[0][2], 6);
     console.log(`\nmeasured: ${stdout.split("\n", 1)[0]}: ${paths.length} lines in ${seconds.toFixed(0)} s`);
   } finally {
     await rm(folder, { recursive: true });
