@@ -47,7 +47,7 @@ interface GpuWeight extends Weight {
 /** What a workgroup of linear.wgsl computes. */
 export interface FewTile {
   readonly rows: number;
-  readonly panels: 1 | 2;
+  readonly panels: 1 | 2 | 4;
 }
 
 /** What a workgroup of linear_matrix.wgsl computes: lefts matrices' outputs for teams · rights matrices of rows. */
@@ -69,8 +69,11 @@ export interface Tiling {
   readonly enough: number;
   /** With fewer than this a workgroup has one matrix of outputs and not two. */
   readonly least: number;
-  /** Likewise of `few`. */
+  /** Likewise of `few`; and of those with four panels, each of which has more to do and more sums to join. */
   readonly enoughFew: number;
+  readonly enoughWide: number;
+  /** A weight of fewer panels is not computed four at a time, but two. */
+  readonly wide: number;
   /** Of a workgroup of `few`. */
   readonly lanes: 64 | 256;
 }
@@ -80,16 +83,18 @@ export const TILING: Tiling = {
     { rows: 1, panels: 1 },
     { rows: 2, panels: 1 },
     { rows: 4, panels: 2 },
-    { rows: 8, panels: 2 },
+    { rows: 8, panels: 4 },
   ],
   mostFew: 4,
   enough: 256,
   least: 96,
   enoughFew: 1024,
+  enoughWide: 160,
+  wide: 128,
   lanes: 256,
 };
 /** Where the GPU is a program, to begin a lane takes longer than its work. */
-const SOFTWARE_TILING: Tiling = { ...TILING, enoughFew: 16, lanes: 64 };
+const SOFTWARE_TILING: Tiling = { ...TILING, enoughFew: 16, enoughWide: 8, wide: 5, lanes: 64 };
 
 /** The largest piece of a file on its way: the caller's bytes, the queue's copy and the buffer that is packed from. */
 const PIECE_BYTES = 4 << 20;
@@ -354,19 +359,21 @@ export async function createLinear(
       } else {
         // A fixed class is one kernel for any number of rows: compilers round the others' sums in ways of their own.
         const least = kernelClass === "few" ? 1 : kind === "few" ? rows : Infinity;
-        const tile = tiling.few.find((tile) => tile.rows >= least) ?? tiling.few[tiling.few.length - 1];
-        const atOnce = gated ? 1 : tile.panels;
+        const found = tiling.few.find((tile) => tile.rows >= least) ?? tiling.few[tiling.few.length - 1];
+        // By the whole weight, so that it changes no bits.
+        const isWide = found.panels === 4 && all >= tiling.wide * PANEL;
+        const tile: FewTile = found.panels === 4 && !isWide ? { ...found, panels: 2 } : found;
+        const atOnce = gated ? Math.ceil(tile.panels / 2) : tile.panels;
         const sizes = [...from, x.cols, floatBits(norm?.eps ?? 0), ...place, ...weights];
         const by = (norm?.weight as GpuTensor | undefined)?.buffer ?? x.buffer;
-        // By the whole weight, so that it changes no bits.
-        const enough = Math.min(tiling.enoughFew, x.cols / 4);
+        const enough = Math.min(isWide ? tiling.enoughWide : tiling.enoughFew, x.cols / 4);
         const most = Math.min(4, (stack.tiles * stack.layout.parts * PANEL) / tiling.lanes); // beyond it lanes have no tile
         let share = 1; // of a panel
         while (2 * share <= most && share * span.panels < enough * tile.panels) share *= 2;
         const groups = [Math.ceil(rows / tile.rows), Math.ceil(panels / atOnce) * share];
         const kernel = fewKernel(
           stack,
-          gated ? { ...tile, panels: 2 } : tile,
+          gated && tile.panels === 1 ? { ...tile, panels: 2 } : tile,
           PANEL / share,
           norm !== undefined,
           gated,

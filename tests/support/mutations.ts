@@ -27,6 +27,8 @@ const ROPE = /^ropeAppend (interleaved|halves), (part of|an odd)/;
 const BLOCKS = /^(ropeAppend|copyBlock|prefill in chunks and at once, MHA, 6)/;
 /** One panel of more columns than a workgroup's lanes take in one go, the last tile not full. */
 const PRODUCT = /^linear F16, 13 × 1031/;
+/** Seven panels, four of them at a time. */
+const WIDE = /^linear F16, 101 × 99/;
 /** Gate and up in whole panels, so that they lie side by side; else they are joined by swiglu. */
 const NORMED = /^linear and linearGated .*, BF16 and BF16$/;
 const APART = /^linear and linearGated .*, F16 and F16$/;
@@ -306,8 +308,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "linear",
-    find: "let last = min(first + SLOTS, sizes.tiles - 1u);",
-    replace: "let last = first;",
+    find: "let next = min(first + SLOTS, sizes.tiles - 1u);",
+    replace: "let next = first;",
     what: "the tile loaded ahead is the one at hand",
     tests: PRODUCT,
   },
@@ -435,6 +437,34 @@ export const MUTATIONS: readonly Mutation[] = [
     find: "select(1u, 0u, GATED), GATED);",
     replace: "1u, GATED);",
     what: "gate and up of different outputs meet",
+    tests: NORMED,
+  },
+  {
+    shader: "linear",
+    find: "three_a = added(three_a, u, a);",
+    replace: "three_a = added(three_a, w, a);",
+    what: "a third panel is the first",
+    tests: WIDE,
+  },
+  {
+    shader: "linear",
+    find: "last_b = added(last_b, t, b);",
+    replace: "last_b = added(last_b, t, a);",
+    what: "a fourth panel's second four rows are the first four",
+    tests: WIDE,
+  },
+  {
+    shader: "linear",
+    find: "let second = first_output + wide / 2u;",
+    replace: "let second = first_output + 16u;",
+    what: "a third panel's results land on the second's",
+    tests: WIDE,
+  },
+  {
+    shader: "linear",
+    find: "select(3u, 1u, GATED), GATED);",
+    replace: "select(3u, 0u, GATED), GATED);",
+    what: "a second panel of the gate meets the first of up",
     tests: NORMED,
   },
   {
