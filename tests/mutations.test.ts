@@ -34,16 +34,20 @@ if (gpu) {
   const backends = {
     portable: webGpuBackend({ ...gpu, abilities: { f16: false, subgroups: false } }),
     matrix: webGpuBackend(gpu),
+    half: webGpuBackend({ ...gpu, abilities: { f16: true, subgroups: false } }),
   };
   const passed = new Set<string>();
   const all = !gpu.isSoftware || thorough || process.argv[2] === "all";
 
   const side = gpu.abilities.matrix?.side;
-  const here = MUTATIONS.filter(({ matrix }) => !matrix || (side && (matrix === true || matrix === side)));
+  const here = MUTATIONS.filter(
+    ({ matrix, half }) => (!matrix || (side && (matrix === true || matrix === side))) && (!half || gpu.abilities.f16),
+  );
   const isFirst = ({ shader }: Mutation, i: number) => here.findIndex((other) => other.shader === shader) === i;
   for (const mutation of here.filter((mutation, i) => all || isFirst(mutation, i)))
     test(`${mutation.shader}: ${mutation.what}`, async () => {
-      const backend = backends[mutation.matrix ? "matrix" : "portable"];
+      const place = mutation.matrix ? "matrix" : mutation.half ? "half" : "portable";
+      const backend = backends[place];
       const texts = mutated(mutation);
       if (!texts) throw new Error("the mutation does not apply");
       const broken = listKernelTests({
@@ -55,7 +59,7 @@ if (gpu) {
       if (!failure) return assert.unreachable(`none of ${tried.length} tests noticed`);
       assert.not.match(failure.error, /was refused/, "the mutation compiles");
       const again = listKernelTests(backend).tests.find(({ name }) => name === failure.name);
-      const key = `${failure.name} ${mutation.matrix}`;
+      const key = `${failure.name} ${place}`;
       if (!passed.has(key)) await again?.run();
       passed.add(key);
     });

@@ -44,7 +44,7 @@ interface GpuWeight extends Weight {
   readonly firstPanel: number;
 }
 
-/** What a workgroup of linear.wgsl computes. */
+/** What a workgroup of linear.wgsl computes, or of linear_half.wgsl the last one. */
 export interface FewTile {
   readonly rows: number;
   readonly panels: 1 | 2 | 4;
@@ -102,6 +102,11 @@ const PACK_LANES = 64; // a workgroup of the packing shaders
 const EMBED_LANES = 64;
 const SWIGLU_LANES = 64;
 const MOST_GROUPS = 65535;
+/** Outputs for each column, of a weight that may be summed in 16 bits: queries have two or so at most, and logits more. */
+const MOST_SPREAD = 3.5;
+
+/** How products compute: each workgroup normalises its few rows, rows are normalised before, or made 16-bit tiles for both others. */
+type Kind = "few" | "many" | "halves" | "matrix";
 
 /** Rows of a forward at most, and columns: of what products read, and of gates. */
 export interface LinearSizes {
@@ -119,17 +124,18 @@ export async function createLinear(
   const { kernels, limits } = gpu;
   const bindingBytes = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
   const unit = await matrixUnit();
+  const hasHalves = !unit && (await computesHalves());
   const [rmsNorm, swiglu, ...tiled] = await Promise.all([
     kernels.get("rms_norm", { constants: { IN_PLACE: 0 } }),
     kernels.get("swiglu"),
-    ...(unit ? [0, 1].map((NORM) => kernels.get("tiles", { constants: { NORM } })) : []),
+    ...(unit || hasHalves ? [0, 1].map((NORM) => kernels.get("tiles", { constants: { NORM } })) : []),
   ]);
   /** Rows on their way into a product, normalised or as tiles; and up's where it is computed by itself. */
   let between = gpu.buffer(0, "activations");
   roomFor(widest);
   const ups = gpu.buffer(maxRows * strideOf(hiddenDim) * 4, "activations");
-  /** How the forward at hand computes. */
-  let kind: "few" | "many" | "matrix" = "few";
+  /** How the forward at hand computes; `halves` are for some of the products of `many`. */
+  let kind: Kind = "few";
   let prompt = false;
 
   /** Makes room for rows of so many columns. */
@@ -150,6 +156,12 @@ export async function createLinear(
     return (await kernels.tryGet("linear_matrix", { heads, constants: { ...sizes, GATED: 0 } })) && unit;
   }
 
+  /** Whether kernels with 16-bit arithmetic compile. */
+  async function computesHalves() {
+    const constants = { PANELS: 2, OUTPUTS: PANEL, GATED: 0, LANES: tiling.lanes };
+    return gpu.abilities.f16 && (await kernels.tryGet("linear_half", { constants })) !== undefined;
+  }
+
   /** The kernel of a stack's products; they are compiled when first used. */
   function fewKernel(
     stack: Stack,
@@ -163,6 +175,13 @@ export async function createLinear(
       const sizes = { LANES: tiling.lanes, ROWS: rows, PANELS: panels, OUTPUTS: outputs, RAGGED: Number(ragged) };
       const constants = { ...layout.constants, ...sizes, NORM: Number(normed), GATED: Number(gated) };
       return kernels.now("linear", { heads: [layout.head], constants });
+    });
+  }
+  function halfKernel(stack: Stack, { rows, panels }: FewTile, outputs: number, gated: boolean): Kernel {
+    return productOf(stack, keyOf(6 + Number(gated), rows, panels, outputs), ({ layout }) => {
+      const heads = layout.head === undefined ? [] : ["half_unpacked", layout.head];
+      const sizes = { LANES: tiling.lanes, PANELS: panels, OUTPUTS: outputs, GATED: Number(gated) };
+      return kernels.now("linear_half", { heads, constants: { ...layout.constants, ...sizes } });
     });
   }
   function matrixKernel(stack: Stack, tile: MatrixTile, gated: boolean): Kernel {
@@ -286,13 +305,19 @@ export async function createLinear(
     }
   }
 
+  /**
+   * How products compute whose results go on through attention or a gate. What is added to the residual, and logits, have errors of
+   * 16-bit sums as they are, and stay in f32: else SmolLM2's log-probabilities are off by half as much again.
+   */
+  const inHalves = (): Kind => (kind === "many" && hasHalves ? "halves" : kind);
+
   /** norm(x), or x, in the form that products of many rows read. */
-  function prepared(x: GpuTensor, norm: Norm | undefined): GpuTensor {
+  function prepared(kind: Kind, x: GpuTensor, norm: Norm | undefined): GpuTensor {
     const weight = norm?.weight as GpuTensor | undefined;
     const eps = floatBits(norm?.eps ?? 0);
     if (x.form.tiles || (kind === "many" && !weight)) return x;
     const made: GpuTensor = { ...x, buffer: between, first: 0, column: 0, stride: strideOf(x.cols) };
-    if (kind === "matrix") {
+    if (kind !== "many") {
       const sizes = [placeOf(x) / 4, x.stride / 4, x.cols, eps];
       gpu.run(tiled[weight ? 1 : 0], [x.buffer, weight?.buffer ?? x.buffer, between], sizes, x.rows);
     } else if (weight) {
@@ -334,7 +359,7 @@ export async function createLinear(
   }
 
   /** out = or += x · Wᵀ, or gate and up joined. norm: of x, where few rows are normalised by each workgroup. */
-  function product(x: GpuTensor, norm: Norm | undefined, span: Span, add: 0 | 1): void {
+  function product(kind: Kind, x: GpuTensor, norm: Norm | undefined, span: Span, add: 0 | 1): void {
     const { stack, out, gated } = span;
     const { rows } = x;
     const all = span.panels * PANEL * (gated ? 2 : 1); // outputs
@@ -343,16 +368,16 @@ export async function createLinear(
       const weights = [panel, panels, panel + panels, stack.panelUnits, stack.tiles, add];
       const place = [placeOf(out) + column, out.stride, span.outputs - column];
       const from = [rows, placeOf(x) / 4, x.stride / 4];
+      const toTiles = gated && kind === "matrix" ? [0, Math.ceil(out.cols / 16), place[2]] : place;
+      const ofTiles = [rows, Math.ceil(x.cols / 16), ...toTiles, ...weights];
       if (kind === "matrix" && unit) {
         const tile = matrixTile(rows, all, gated, stack);
-        const to = gated ? [0, Math.ceil(out.cols / 16), place[2]] : place;
-        const sizes = [rows, Math.ceil(x.cols / 16), ...to, ...weights];
         const across = Math.ceil(rows / (unit.side * tile.rights * tile.teams));
         const kernel = matrixKernel(stack, tile, gated);
         gpu.run(
           kernel,
           [buffer, x.buffer, out.buffer],
-          sizes,
+          ofTiles,
           across,
           Math.ceil(outputs / (unit.side * (gated ? 1 : tile.lefts))),
         );
@@ -364,13 +389,18 @@ export async function createLinear(
         const isWide = found.panels === 4 && all >= tiling.wide * PANEL;
         const tile: FewTile = found.panels === 4 && !isWide ? { ...found, panels: 2 } : found;
         const atOnce = gated ? Math.ceil(tile.panels / 2) : tile.panels;
-        const sizes = [...from, x.cols, floatBits(norm?.eps ?? 0), ...place, ...weights];
-        const by = (norm?.weight as GpuTensor | undefined)?.buffer ?? x.buffer;
         const enough = Math.min(isWide ? tiling.enoughWide : tiling.enoughFew, x.cols / 4);
         const most = Math.min(4, (stack.tiles * stack.layout.parts * PANEL) / tiling.lanes); // beyond it lanes have no tile
         let share = 1; // of a panel
         while (2 * share <= most && share * span.panels < enough * tile.panels) share *= 2;
         const groups = [Math.ceil(rows / tile.rows), Math.ceil(panels / atOnce) * share];
+        if (kind === "halves") {
+          const kernel = halfKernel(stack, tile, PANEL / share, gated);
+          gpu.run(kernel, [buffer, x.buffer, out.buffer], ofTiles, groups[0], groups[1]);
+          continue;
+        }
+        const sizes = [...from, x.cols, floatBits(norm?.eps ?? 0), ...place, ...weights];
+        const by = (norm?.weight as GpuTensor | undefined)?.buffer ?? x.buffer;
         const kernel = fewKernel(
           stack,
           gated && tile.panels === 1 ? { ...tile, panels: 2 } : tile,
@@ -385,8 +415,8 @@ export async function createLinear(
   }
 
   /** x as the forward's products read it, and the norm that is left to them. */
-  function input(x: Tensor, norm: Norm | undefined): [x: GpuTensor, norm: Norm | undefined] {
-    return kind === "few" ? [x as GpuTensor, norm] : [prepared(x as GpuTensor, norm), undefined];
+  function input(kind: Kind, x: Tensor, norm: Norm | undefined): [kind: Kind, x: GpuTensor, norm: Norm | undefined] {
+    return kind === "few" ? [kind, x as GpuTensor, norm] : [kind, prepared(kind, x as GpuTensor, norm), undefined];
   }
 
   return {
@@ -427,7 +457,8 @@ export async function createLinear(
       to.form.tiles = false;
     },
     linear(x, norm, weights, outs) {
-      const [from, by] = input(x, norm);
+      const isSpread = weights.some(({ rows }) => rows > MOST_SPREAD * x.cols);
+      const from = input(isSpread ? kind : inHalves(), x, norm);
       const spans: Span[] = [];
       weights.forEach((weight, i) => {
         const last = spans[spans.length - 1];
@@ -438,23 +469,22 @@ export async function createLinear(
           spans[spans.length - 1] = { ...last, panels: panels + next.panels, outputs: outputs + next.outputs };
         }
       });
-      for (const span of spans) product(from, by, span, 0);
+      for (const span of spans) product(...from, span, 0);
     },
     linearGated(x, norm, gate, up, out) {
-      const [from, by] = input(x, norm);
+      const from = input(inHalves(), x, norm);
       const { stack } = gate as GpuWeight;
       if (stack === (up as GpuWeight).stack && stack.parts.length === 1)
-        return product(from, by, spanOf(gate, out, true), 0);
+        return product(...from, spanOf(gate, out, true), 0);
       const to = out as GpuTensor;
       const beside: GpuTensor = { ...to, buffer: ups, first: 0 };
-      product(from, by, spanOf(gate, out), 0);
-      product(from, by, spanOf(up, beside), 0);
+      product(...from, spanOf(gate, out), 0);
+      product(...from, spanOf(up, beside), 0);
       const width = to.stride / 4;
       gpu.run(swiglu, [to.buffer, ups], [width, to.first, 0], Math.ceil(width / SWIGLU_LANES), to.rows);
     },
     linearAdd(x, weight, out) {
-      const [from] = input(x, undefined);
-      product(from, undefined, spanOf(weight, out), 1);
+      product(...input(kind, x, undefined), spanOf(weight, out), 1);
     },
     scratchBytes: () => maxRows * (strideOf(widest) + strideOf(hiddenDim)) * 4,
   };

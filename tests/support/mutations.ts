@@ -13,6 +13,8 @@ export interface Mutation {
   readonly what: string;
   /** Whether it shows on a device with subgroup matrices alone (8: of 8 × 8); else the device's abilities are left unused. */
   readonly matrix?: true | 8;
+  /** Whether it shows where products are in 16-bit arithmetic, without subgroup matrices. */
+  readonly half?: true;
   /** Names of the kernels' tests that are tried, after "webgpu: ", in the suite's order: of those that notice the cheapest first. */
   readonly tests: RegExp;
 }
@@ -1041,6 +1043,102 @@ export const MUTATIONS: readonly Mutation[] = [
     what: "matrices are taken to be of 16 rows and columns",
     matrix: 8,
     tests: /^linear F16, 13 × 32/,
+  },
+  {
+    shader: "linear_half",
+    find: "tile + SLOTS < sizes.tiles) {",
+    replace: "tile + 2u * SLOTS < sizes.tiles) {",
+    what: "the last tiles of columns are dropped",
+    half: true,
+    tests: PRODUCT,
+  },
+  {
+    shader: "linear_half",
+    find: "sum = fma(w.second.high, a.second.high, sum);",
+    replace: "",
+    what: "of sixteen columns four are dropped",
+    half: true,
+    tests: PRODUCT,
+  },
+  {
+    shader: "linear_half",
+    find: "let eighth = (tile * TILE_COLUMNS + part * UNIT_COLUMNS) / 8u + i;",
+    replace: "let eighth = tile * TILE_COLUMNS / 8u + i;",
+    what: "a tile's second half of columns meets the first",
+    half: true,
+    tests: PRODUCT,
+  },
+  {
+    shader: "linear_half",
+    find: "slot < SLOTS; slot++",
+    replace: "slot + 1u < SLOTS; slot++",
+    what: "the last lanes' sums are dropped",
+    half: true,
+    tests: PRODUCT,
+  },
+  {
+    shader: "linear_half",
+    find: "rows_at(first + 8u, second + 8u)",
+    replace: "rows_at(first, second)",
+    what: "the second four rows are the first four",
+    half: true,
+    tests: PRODUCT,
+  },
+  {
+    shader: "linear_half",
+    find: "last_a += products(t, a);",
+    replace: "last_a += products(u, a);",
+    what: "a fourth panel is the third",
+    half: true,
+    tests: WIDE,
+  },
+  {
+    shader: "linear_half",
+    find: "first_output + wide / 2u, three, last, three_b",
+    replace: "first_output, three, last, three_b",
+    what: "a third panel's second four rows land on the first one's",
+    half: true,
+    tests: WIDE,
+  },
+  {
+    shader: "linear_half",
+    find: "if (is_finite(sum)) { return sum; }",
+    replace: "return sum;",
+    what: "what 16 bits do not hold is infinite",
+    half: true,
+    tests: /^linear, all activations the largest negative/,
+  },
+  {
+    shader: "linear_half",
+    find: "sum += dot(four(unit, i),",
+    replace: "sum = dot(four(unit, i),",
+    what: "what is computed again is the last columns alone",
+    half: true,
+    tests: /^linear, all activations the largest negative/,
+  },
+  {
+    shader: "linear_half",
+    find: "select(1u, 0u, GATED), GATED);",
+    replace: "1u, GATED);",
+    what: "gate and up of different outputs meet",
+    half: true,
+    tests: NORMED,
+  },
+  {
+    shader: "heads/half_unpacked",
+    find: "four(unit, 2u * i + 1u)",
+    replace: "four(unit, 2u * i)",
+    what: "of eight columns the second four are the first",
+    half: true,
+    tests: /^linear BF16/,
+  },
+  {
+    shader: "heads/half_unpacked",
+    find: "part % 2u == 1u",
+    replace: "part % 2u == 0u",
+    what: "columns of F32 count twice or not at all",
+    half: true,
+    tests: /^linear F32, 13/,
   },
   {
     shader: "tiles",
