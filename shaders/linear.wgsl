@@ -38,9 +38,9 @@ fn put(row: u32, output: u32, sums: vec2f) {
 // end of head
 
 override ROWS: u32; // 1, 2, 4 or 8
-override PANELS: u32; // 1 or 2
+override PANELS: u32; // 1 or 2, or 4 of several rows: twice the sums for each load of x
 override OUTPUTS: u32; // 16, or fewer where there are few panels
-const AHEAD: u32 = 2u; // tiles of each panel that a lane loads before it computes with them
+override AHEAD: u32 = select(2u, 1u, PANELS == 4u); // tiles of each panel that a lane loads before it computes with them
 override RAGGED: bool; // whether the last tile has more columns than x
 override NORM: bool;   // whether rows are normalised on their way in; else `norm` is not read
 override GATED: bool;  // whether panels come in pairs, of the gate and of up
@@ -73,7 +73,8 @@ struct Sizes {
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
 
 override JOINED: u32 = min(ROWS, 4u); // rows whose sums are joined at a time
-var<workgroup> partial: array<vec4f, LANES * PANELS>; // of up to four rows: first panel, second panel
+override PAIR: u32 = min(PANELS, 2u); // panels whose sums are joined at a time
+var<workgroup> partial: array<vec4f, LANES * PAIR>; // of up to four rows: first panel, second panel
 var<workgroup> scales: array<f32, 8>;
 
 /// The parts of an output's sum for a row among those that lie in `partial` from `at` on.
@@ -133,13 +134,13 @@ fn scale_rows(lane: u32, first: u32, squares: vec4f) {
 fn stored(at: u32) -> f32 { return out[at]; }
 fn store(at: u32, x: f32) { out[at] = x; }
 
-/// Joins the sums of up to four rows, from `row` of the workgroup on: OUTPUTS results of each row and panel.
+/// Joins the sums of up to four rows, from `row` of the workgroup on, and of up to two panels: OUTPUTS results of each row and panel.
 fn finish(lane: u32, first_row: u32, first_output: u32, row: u32, one: vec4f, two: vec4f) {
   workgroupBarrier();
   partial[lane] = one;
-  if (PANELS == 2u) { partial[LANES + lane] = two; }
+  if (PAIR == 2u) { partial[LANES + lane] = two; }
   workgroupBarrier();
-  for (var item = lane; item < OUTPUTS / 2u * JOINED * select(PANELS, 1u, GATED); item += LANES) {
+  for (var item = lane; item < OUTPUTS / 2u * JOINED * select(PAIR, 1u, GATED); item += LANES) {
     let which = item / (OUTPUTS / 2u); // row and panel
     let own = item % (OUTPUTS / 2u) * 2u;
     let here = row + which % JOINED;
@@ -166,41 +167,60 @@ fn panel_at(panel: u32, is_up: bool) -> u32 {
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let first_row = group.x * ROWS;
-  let wide = select(PANELS, 1u, GATED) * 16u; // results of a row for all shares of the panels
+  let wide = select(PANELS, max(PANELS / 2u, 1u), GATED) * 16u; // results of a row for all shares of the panels
   let first_output = group.y / (16u / OUTPUTS) * wide + group.y % (16u / OUTPUTS) * OUTPUTS;
   let first_panel = first_output / 16u;
   let part = lane % PARTS;
   let output = first_output % 16u + lane / PARTS % OUTPUTS;
   let one = panel_at(first_panel, false);
   let two = panel_at(first_panel + select(1u, 0u, GATED), GATED);
+  let three = panel_at(first_panel + select(2u, 1u, GATED), false);
+  let last = panel_at(first_panel + select(3u, 1u, GATED), GATED);
 
   var one_a = vec4f();
   var one_b = vec4f();
   var two_a = vec4f();
   var two_b = vec4f();
+  var three_a = vec4f();
+  var three_b = vec4f();
+  var last_a = vec4f();
+  var last_b = vec4f();
   var squares_a = vec4f();
   var squares_b = vec4f();
   for (var first = lane / (OUTPUTS * PARTS); first < sizes.tiles; first += SLOTS * AHEAD) {
-    let last = min(first + SLOTS, sizes.tiles - 1u);
+    let next = min(first + SLOTS, sizes.tiles - 1u);
     let one_here = load_unit(one, first, output, part);
-    let one_next = load_unit(one, last, output, part);
+    var one_next = one_here;
     var two_here = one_here;
-    var two_next = one_next;
-    if (PANELS == 2u) {
+    var two_next = one_here;
+    var three_here = one_here;
+    var last_here = one_here;
+    if (AHEAD == 2u) { one_next = load_unit(one, next, output, part); }
+    if (PANELS >= 2u) {
       two_here = load_unit(two, first, output, part);
-      two_next = load_unit(two, last, output, part);
+      if (AHEAD == 2u) { two_next = load_unit(two, next, output, part); }
+    }
+    if (PANELS == 4u) {
+      three_here = load_unit(three, first, output, part);
+      last_here = load_unit(last, first, output, part);
     }
     for (var i = 0u; i < AHEAD * (UNIT_COLUMNS / 4u); i++) {
-      let is_next = i >= UNIT_COLUMNS / 4u;
+      let is_next = AHEAD == 2u && i >= UNIT_COLUMNS / 4u;
       let tile = first + select(0u, SLOTS, is_next);
       let quad = i % (UNIT_COLUMNS / 4u);
       let column4 = (tile * TILE_COLUMNS + part * UNIT_COLUMNS) / 4u + quad;
       if (tile >= sizes.tiles || (RAGGED && column4 >= sizes.x_stride4)) { break; }
       var w: vec4f;
       var v: vec4f;
+      var u: vec4f;
+      var t: vec4f;
       if (is_next) { w = four(one_next, quad); } else { w = four(one_here, quad); }
-      if (PANELS == 2u) {
+      if (PANELS >= 2u) {
         if (is_next) { v = four(two_next, quad); } else { v = four(two_here, quad); }
+      }
+      if (PANELS == 4u) {
+        u = four(three_here, quad);
+        t = four(last_here, quad);
       }
       var scale = vec4f();
       if (NORM) { scale = norm[column4]; }
@@ -220,7 +240,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         a = normed(a, scale);
       }
       one_a = added(one_a, w, a);
-      if (PANELS == 2u) { two_a = added(two_a, v, a); }
+      if (PANELS >= 2u) { two_a = added(two_a, v, a); }
+      if (PANELS == 4u) {
+        three_a = added(three_a, u, a);
+        last_a = added(last_a, t, a);
+      }
       if (ROWS == 8u) {
         var b = rows_at(first_row + 4u, column4);
         if (NORM) {
@@ -228,7 +252,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
           b = normed(b, scale);
         }
         one_b = added(one_b, w, b);
-        if (PANELS == 2u) { two_b = added(two_b, v, b); }
+        if (PANELS >= 2u) { two_b = added(two_b, v, b); }
+        if (PANELS == 4u) {
+          three_b = added(three_b, u, b);
+          last_b = added(last_b, t, b);
+        }
       }
     }
   }
@@ -239,4 +267,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   }
   finish(lane, first_row, first_output, 0u, one_a, two_a);
   if (ROWS == 8u) { finish(lane, first_row, first_output, 4u, one_b, two_b); }
+  if (PANELS == 4u) {
+    let second = first_output + wide / 2u;
+    finish(lane, first_row, second, 0u, three_a, last_a);
+    if (ROWS == 8u) { finish(lane, first_row, second, 4u, three_b, last_b); }
+  }
 }

@@ -1,4 +1,4 @@
-// Rows for products by subgroup matrices: 16-bit tiles of norm(x), or of x as it is. Knows nothing of what the rows are.
+// Rows for products by subgroup matrices or in 16-bit arithmetic: tiles of norm(x), or of x as it is. Knows nothing of what the rows are.
 //
 //   x  (rows, x_stride4) vec4f, pad columns zero    norm  (x_stride4) vec4f
 //   tiles  (rows of tiles, columns of tiles) of 16 rows × 16 columns, row by row, 16-bit floats two to a word

@@ -153,6 +153,8 @@ export interface Backend {
 
   /** out[row] = table[id of the row], dequantised. */
   embed(table: Weight, batch: PreparedBatch, out: Tensor): void;
+  /** out = norm(x) · tableᵀ: logits, as precise as the backend computes with many rows. x (rows, dim) -> out (rows, vocab). */
+  unembed(x: Tensor, norm: Norm, table: Weight, out: Tensor): void;
   /** outs[i] = norm(x) · weights[i]ᵀ, of weights and outs that lie side by side. x (rows, cols) -> outs[i] (rows, outputs). */
   linear(x: Tensor, norm: Norm | undefined, weights: readonly Weight[], outs: readonly Tensor[]): void;
   /** out = silu(norm(x) · gateᵀ) · (norm(x) · upᵀ), element by element; silu(z) = z / (1 + e^-z). gate and up lie side by side. */

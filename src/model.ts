@@ -84,7 +84,7 @@ export function createForward(backend: Backend, config: ModelConfig, weights: We
     });
     if (wanted === 0) return undefined;
     const out = backend.view(logits, 0, wanted);
-    backend.linear(backend.view(x, rows - wanted, wanted), norm(weights.outputNorm), [weights.output], [out]);
+    backend.unembed(backend.view(x, rows - wanted, wanted), norm(weights.outputNorm), weights.output, out);
     return out;
   }
 

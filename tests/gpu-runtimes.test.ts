@@ -66,17 +66,17 @@ function checkSuite(where: string, { device, abilities, ran, of, failures }: Sui
   assert.ok(of > 140 && ran >= of / PARTS, `${ran} of ${of} tests ran`);
 }
 
-/** Where the best two are so near, K and V in 16 bits may choose the other. */
-const NEAR = 0.01;
+/** How far off log-probabilities may be, for K and V are in 16 bits; and with f16 products of many rows. */
+const mostOff = (device: string) => (/\bf16\b/.test(device) ? 1e-2 : 5e-3);
 
-/** The same ids up to the first near-tie, with the same log-probabilities but for K and V in 16 bits. */
+/** The same ids up to the first near-tie, where either of the best two may be chosen, with the same log-probabilities. */
 function checkGreedy(where: string, { device, choices }: GreedyOutcome): void {
   assert.is(choices.length, onCpu.choices.length);
   let compared = 0;
   let worst = 0;
   for (const [i, want] of onCpu.choices.entries())
     for (const [step, { id, best }] of want.entries()) {
-      if (best[0] - best[1] < NEAR) break;
+      if (best[0] - best[1] < 2 * mostOff(device)) break;
       assert.is(choices[i][step].id, id, `choice ${i}, step ${step}`);
       worst = Math.max(worst, Math.abs(choices[i][step].best[0] - best[0]));
       compared++;
@@ -85,7 +85,7 @@ function checkGreedy(where: string, { device, choices }: GreedyOutcome): void {
     `\nmeasured: ${where}, ${device}: ${compared} greedy ids as on WebAssembly, worst |Δ log-probability| ${worst.toExponential(1)}`,
   );
   assert.ok(compared > 100, `${compared} ids compared`);
-  assert.ok(worst < 5e-3, `log-probabilities are off by ${worst}`);
+  assert.ok(worst < mostOff(device), `log-probabilities are off by ${worst}`);
 }
 
 // ---------------------------------------------------------------------------------------------- Deno

@@ -33,19 +33,25 @@ const gpu = await gpuFor("mutations of shaders");
 if (gpu) {
   const backends = {
     portable: webGpuBackend({ ...gpu, abilities: { f16: false } }),
+    halves: webGpuBackend({ ...gpu, abilities: { f16: true } }),
     able: webGpuBackend(gpu),
   };
   const passed = new Set<string>();
   const all = !gpu.isSoftware || thorough || process.argv[2] === "all";
 
   const side = gpu.abilities.matrix?.side;
-  const here = MUTATIONS.filter(({ matrix, subgroups }) =>
-    subgroups ? gpu.abilities.subgroups : !matrix || (side && (matrix === true || matrix === side)),
+  const here = MUTATIONS.filter(({ matrix, subgroups, half }) =>
+    half
+      ? gpu.abilities.f16
+      : subgroups
+        ? gpu.abilities.subgroups
+        : !matrix || (side && (matrix === true || matrix === side)),
   );
   const isFirst = ({ shader }: Mutation, i: number) => here.findIndex((other) => other.shader === shader) === i;
   for (const mutation of here.filter((mutation, i) => all || isFirst(mutation, i)))
     test(`${mutation.shader}: ${mutation.what}`, async () => {
-      const backend = backends[mutation.matrix || mutation.subgroups ? "able" : "portable"];
+      const place = mutation.half ? "halves" : mutation.matrix || mutation.subgroups ? "able" : "portable";
+      const backend = backends[place];
       const texts = mutated(mutation);
       if (!texts) throw new Error("the mutation does not apply");
       const broken = listKernelTests({
@@ -57,7 +63,7 @@ if (gpu) {
       if (!failure) return assert.unreachable(`none of ${tried.length} tests noticed`);
       assert.not.match(failure.error, /was refused/, "the mutation compiles");
       const again = listKernelTests(backend).tests.find(({ name }) => name === failure.name);
-      const key = `${failure.name} ${backend === backends.able}`;
+      const key = `${failure.name} ${place}`;
       if (!passed.has(key)) await again?.run();
       passed.add(key);
     });

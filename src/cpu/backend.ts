@@ -235,6 +235,7 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = WAS
       const { ids, rows } = batch as CpuBatch;
       cpu.embed(at, typeId(type), ids, (out as CpuTensor).at, rows, cols, scratch);
     },
+    unembed: (x, norm, table, out) => product(normalised(x, norm), table, out, 0),
     linear(x, norm, weights, outs) {
       const from = norm ? normalised(x, norm) : x;
       weights.forEach((weight, i) => {

@@ -13,7 +13,7 @@ import { layoutOf, PANEL, panelUnits, tilesOf, UNIT_BYTES, type WeightLayout } f
 export interface Linear
   extends Pick<
     Backend,
-    "computes" | "weightBytes" | "weights" | "upload" | "embed" | "linear" | "linearGated" | "linearAdd"
+    "computes" | "weightBytes" | "weights" | "upload" | "embed" | "unembed" | "linear" | "linearGated" | "linearAdd"
   > {
   /** As linear, into q, k and v, which turn and go into the cache as attention's ropeAppend does it. */
   linearAppend(x: Tensor, norm: Norm, weights: readonly Weight[], outs: readonly Tensor[], append: Append): void;
@@ -55,7 +55,7 @@ interface GpuWeight extends Weight {
 /** What a workgroup of linear.wgsl computes. */
 export interface FewTile {
   readonly rows: number;
-  readonly panels: 1 | 2;
+  readonly panels: 1 | 2 | 4;
 }
 
 /** What a workgroup of linear_matrix.wgsl computes: lefts matrices' outputs for teams · rights matrices of rows. */
@@ -77,8 +77,11 @@ export interface Tiling {
   readonly enough: number;
   /** With fewer than this a workgroup has one matrix of outputs and not two. */
   readonly least: number;
-  /** Likewise of `few`. */
+  /** Likewise of `few`; and of those with four panels, each of which has more to do and more sums to join. */
   readonly enoughFew: number;
+  readonly enoughWide: number;
+  /** A weight of fewer panels is not computed four at a time, but two. */
+  readonly wide: number;
   /** Of a workgroup of `few`. */
   readonly lanes: 64 | 256;
 }
@@ -88,16 +91,18 @@ export const TILING: Tiling = {
     { rows: 1, panels: 1 },
     { rows: 2, panels: 1 },
     { rows: 4, panels: 2 },
-    { rows: 8, panels: 2 },
+    { rows: 8, panels: 4 },
   ],
   mostFew: 4,
   enough: 256,
   least: 96,
   enoughFew: 1024,
+  enoughWide: 160,
+  wide: 128,
   lanes: 256,
 };
 /** Where the GPU is a program, to begin a lane takes longer than its work. */
-const SOFTWARE_TILING: Tiling = { ...TILING, enoughFew: 16, lanes: 64 };
+const SOFTWARE_TILING: Tiling = { ...TILING, enoughFew: 16, enoughWide: 8, wide: 5, lanes: 64 };
 
 /** The largest piece of a file on its way: the caller's bytes, the queue's copy and the buffer that is packed from. */
 const PIECE_BYTES = 4 << 20;
@@ -105,6 +110,9 @@ const PACK_LANES = 64; // a workgroup of the packing shaders
 const EMBED_LANES = 64;
 const SWIGLU_LANES = 64;
 const MOST_GROUPS = 65535;
+
+/** How products compute: each workgroup normalises its few rows, rows are normalised before, or made 16-bit tiles for both others. */
+type Kind = "few" | "many" | "halves" | "matrix";
 
 /** Rows of a forward at most, and columns: of what products read, and of gates. */
 export interface LinearSizes {
@@ -122,10 +130,11 @@ export async function createLinear(
   const { kernels, limits } = gpu;
   const bindingBytes = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
   const unit = await matrixUnit();
+  const hasHalves = !unit && (await computesHalves());
   const [rmsNorm, swiglu, ...tiled] = await Promise.all([
     kernels.get("rms_norm", { constants: { IN_PLACE: 0 } }),
     kernels.get("swiglu"),
-    ...(unit ? [0, 1].map((NORM) => kernels.get("tiles", { constants: { NORM } })) : []),
+    ...(unit || hasHalves ? [0, 1].map((NORM) => kernels.get("tiles", { constants: { NORM } })) : []),
   ]);
   /** Rows on their way into a product, normalised or as tiles; and up's where it is computed by itself. */
   let between = gpu.buffer(0, "activations");
@@ -136,11 +145,13 @@ export async function createLinear(
     tiles: gpu.buffer(maxRows * Math.ceil(widest / 16) * 32, "activations"),
     norms: gpu.buffer((2 + Math.ceil(widest / unit.side)) * maxRows * 4, "activations"),
   };
+  /** What takes scales where nothing reads them. */
+  const unused = gpu.buffer(ahead ? 0 : maxRows * 4, "activations");
   /** The norm that they were left for; and where in norms is the scale that they have, the last one of their row. */
   let leftFor: { readonly rows: GPUBuffer; readonly weight: Tensor } | undefined;
   let scalesAt = 0;
-  /** How the forward at hand computes. */
-  let kind: "few" | "many" | "matrix" = "few";
+  /** How the forward at hand computes; halves are for some of the products of `many`. */
+  let kind: Kind = "few";
   let prompt = false;
 
   /** Makes room for rows of so many columns. */
@@ -161,6 +172,12 @@ export async function createLinear(
     return (await kernels.tryGet("linear_matrix", { heads, constants: { ...sizes, GATED: 0 } })) && unit;
   }
 
+  /** Whether kernels with 16-bit arithmetic compile. */
+  async function computesHalves() {
+    const constants = { PANELS: 2, OUTPUTS: PANEL, GATED: 0, LANES: tiling.lanes };
+    return gpu.abilities.f16 && (await kernels.tryGet("linear_half", { constants })) !== undefined;
+  }
+
   /** The kernel of a stack's products; they are compiled when first used. */
   function fewKernel(
     stack: Stack,
@@ -176,6 +193,20 @@ export async function createLinear(
       const constants = { ...layout.constants, ...sizes, NORM: Number(normed), GATED: Number(gated) };
       const heads = [layout.head, append && "rotated"];
       return kernels.now("linear", { heads, constants: { ...constants, ...append?.constants } });
+    });
+  }
+  function halfKernel(
+    stack: Stack,
+    { rows, panels }: FewTile,
+    outputs: number,
+    gated: boolean,
+    append: Append | undefined,
+  ): Kernel {
+    const kind = 16 + kindOf(gated, append);
+    return productOf(stack, keyOf(kind, rows, panels, outputs), ({ layout }) => {
+      const heads = [layout.head && "half_unpacked", layout.head, append && "rotated"];
+      const sizes = { LANES: tiling.lanes, PANELS: panels, OUTPUTS: outputs, GATED: Number(gated) };
+      return kernels.now("linear_half", { heads, constants: { ...layout.constants, ...sizes, ...append?.constants } });
     });
   }
   function matrixKernel(
@@ -314,15 +345,21 @@ export async function createLinear(
     }
   }
 
+  /**
+   * How products compute whose results go on through attention or a gate. What is added to the residual, and logits, have errors of
+   * 16-bit sums as they are, and stay in f32: else SmolLM2's log-probabilities are off by half as much again.
+   */
+  const inHalves = (): Kind => (kind === "many" && hasHalves ? "halves" : kind);
+
   /** norm(x), or x, in the form that products of many rows read. */
-  function readable(x: GpuTensor, norm: Norm | undefined): GpuTensor {
+  function readable(kind: Kind, x: GpuTensor, norm: Norm | undefined): GpuTensor {
     const weight = norm?.weight as GpuTensor | undefined;
     const eps = floatBits(norm?.eps ?? 0);
     if (x.form.tiles || (kind === "many" && !weight)) return x;
     const made: GpuTensor = { ...x, buffer: between, first: 0, column: 0, stride: strideOf(x.cols) };
-    if (kind === "matrix") {
+    if (kind !== "many") {
       const sizes = [placeOf(x) / 4, x.stride / 4, x.cols, eps, scalesAt];
-      const norms = ahead?.norms ?? between;
+      const norms = ahead?.norms ?? unused;
       gpu.run(tiled[weight ? 1 : 0], [x.buffer, weight?.buffer ?? x.buffer, between, norms], sizes, x.rows);
     } else if (weight) {
       const sizes = [x.cols, placeOf(x), x.stride, 0, made.stride, eps];
@@ -364,6 +401,7 @@ export async function createLinear(
 
   /** What a product reads. norm: that it normalises by itself; prepared: whether the rows are those left for it. */
   interface Input {
+    readonly kind: Kind;
     readonly x: GpuTensor;
     readonly norm?: Norm;
     readonly prepared?: { readonly scalesAt: number; readonly eps: number };
@@ -376,7 +414,7 @@ export async function createLinear(
   }
 
   /** out = or += x · Wᵀ, or gate and up joined. */
-  function product({ x, norm, prepared }: Input, span: Span, add: 0 | 1, end: End = {}): void {
+  function product({ kind, x, norm, prepared }: Input, span: Span, add: 0 | 1, end: End = {}): void {
     const { stack, out, gated } = span;
     const { append, next } = end;
     const { rows } = x;
@@ -385,57 +423,63 @@ export async function createLinear(
       const outputs = panels * PANEL;
       const weights = [panel, panels, panel + panels, stack.panelUnits, stack.tiles, add];
       const place = [placeOf(out) + column, out.stride, span.outputs - column];
-      const from = [rows, placeOf(x) / 4, x.stride / 4];
+      const toTiles = gated && kind === "matrix" ? [0, Math.ceil(out.cols / 16), place[2]] : place;
+      const ofTiles = [rows, Math.ceil(x.cols / 16), ...toTiles, ...weights];
+      const appended = append?.buffers ?? [];
       if (kind === "matrix" && unit) {
         const tile = matrixTile(rows, all, gated, stack);
-        const to = gated ? [0, Math.ceil(out.cols / 16), place[2]] : place;
-        const sizes = [rows, Math.ceil(x.cols / 16), ...to, ...weights];
         const across = Math.ceil(rows / (unit.side * tile.rights * tile.teams));
         if (prepared || next) {
           const eps = floatBits(prepared?.eps ?? 0);
-          sizes.push(column, Math.ceil(out.cols / 16), maxRows, prepared?.scalesAt ?? scalesAt, x.cols, eps);
+          ofTiles.push(column, Math.ceil(out.cols / 16), maxRows, prepared?.scalesAt ?? scalesAt, x.cols, eps);
         }
-        const bindings = [buffer, x.buffer, out.buffer, ...(append?.buffers ?? [])];
+        const bindings = [buffer, x.buffer, out.buffer, ...appended];
         if (next && ahead) bindings.push((next.weight as GpuTensor).buffer, ahead.tiles);
         if ((prepared || next) && ahead) bindings.push(ahead.norms);
         const kernel = matrixKernel(stack, tile, gated, prepared !== undefined, end);
-        gpu.run(kernel, bindings, sizes, across, Math.ceil(outputs / (unit.side * (gated ? 1 : tile.lefts))));
+        gpu.run(kernel, bindings, ofTiles, across, Math.ceil(outputs / (unit.side * (gated ? 1 : tile.lefts))));
       } else {
         // A fixed class is one kernel for any number of rows: compilers round the others' sums in ways of their own.
         const least = kernelClass === "few" ? 1 : kind === "few" ? rows : Infinity;
-        const tile = tiling.few.find((tile) => tile.rows >= least) ?? tiling.few[tiling.few.length - 1];
-        const atOnce = gated ? 1 : tile.panels;
-        const sizes = [...from, x.cols, floatBits(norm?.eps ?? 0), ...place, ...weights];
-        const by = (norm?.weight as GpuTensor | undefined)?.buffer ?? x.buffer;
+        const found = tiling.few.find((tile) => tile.rows >= least) ?? tiling.few[tiling.few.length - 1];
         // By the whole weight, so that it changes no bits.
-        const enough = Math.min(tiling.enoughFew, x.cols / 4);
+        const isWide = found.panels === 4 && all >= tiling.wide * PANEL;
+        const tile: FewTile = found.panels === 4 && !isWide ? { ...found, panels: 2 } : found;
+        const atOnce = gated ? Math.ceil(tile.panels / 2) : tile.panels;
+        const enough = Math.min(isWide ? tiling.enoughWide : tiling.enoughFew, x.cols / 4);
         const most = Math.min(4, (stack.tiles * stack.layout.parts * PANEL) / tiling.lanes); // beyond it lanes have no tile
         let share = 1; // of a panel
         while (2 * share <= most && share * span.panels < enough * tile.panels) share *= 2;
         const groups = [Math.ceil(rows / tile.rows), Math.ceil(panels / atOnce) * share];
+        if (kind === "halves") {
+          const kernel = halfKernel(stack, tile, PANEL / share, gated, append);
+          gpu.run(kernel, [buffer, x.buffer, out.buffer, ...appended], ofTiles, groups[0], groups[1]);
+          continue;
+        }
+        const sizes = [rows, placeOf(x) / 4, x.stride / 4, x.cols, floatBits(norm?.eps ?? 0), ...place, ...weights];
+        const by = (norm?.weight as GpuTensor | undefined)?.buffer ?? x.buffer;
         const kernel = fewKernel(
           stack,
-          gated ? { ...tile, panels: 2 } : tile,
+          gated && tile.panels === 1 ? { ...tile, panels: 2 } : tile,
           PANEL / share,
           norm !== undefined,
           gated,
           append,
         );
-        const bindings = [buffer, x.buffer, by, out.buffer, ...(append?.buffers ?? [])];
-        gpu.run(kernel, bindings, sizes, groups[0], groups[1]);
+        gpu.run(kernel, [buffer, x.buffer, by, out.buffer, ...appended], sizes, groups[0], groups[1]);
       }
     }
     out.form.tiles = gated && kind === "matrix";
   }
 
-  function input(x: Tensor, norm: Norm | undefined): Input {
+  function input(kind: Kind, x: Tensor, norm: Norm | undefined): Input {
     const from = x as GpuTensor;
-    if (kind === "few") return { x: from, norm };
+    if (kind === "few") return { kind, x: from, norm };
     if (!norm || !ahead || leftFor?.rows !== from.buffer || leftFor.weight !== norm.weight)
-      return { x: readable(from, norm) };
+      return { kind, x: readable(kind, from, norm) };
     const prepared = { scalesAt, eps: norm.eps };
     scalesAt = maxRows - scalesAt; // where the product leaves the norm's own
-    return { x: { ...from, buffer: ahead.tiles }, prepared };
+    return { kind, x: { ...from, buffer: ahead.tiles }, prepared };
   }
 
   function products(
@@ -445,7 +489,7 @@ export async function createLinear(
     outs: readonly Tensor[],
     append?: Append,
   ): void {
-    const from = input(x, norm);
+    const from = input(inHalves(), x, norm);
     const spans: Span[] = [];
     weights.forEach((weight, i) => {
       const last = spans[spans.length - 1];
@@ -500,8 +544,9 @@ export async function createLinear(
     },
     linear: products,
     linearAppend: products,
+    unembed: (x, norm, table, out) => product(input(kind, x, norm), spanOf(table, out), 0),
     linearGated(x, norm, gate, up, out) {
-      const from = input(x, norm);
+      const from = input(inHalves(), x, norm);
       const { stack } = gate as GpuWeight;
       if (stack === (up as GpuWeight).stack && stack.parts.length === 1)
         return product(from, spanOf(gate, out, true), 0);
@@ -514,7 +559,7 @@ export async function createLinear(
     },
     linearAdd(x, weight, out, next) {
       const prepares = kind === "matrix" && !prompt && (out as GpuTensor).first === 0 ? next : undefined;
-      product(input(x, undefined), spanOf(weight, out), 1, { next: prepares });
+      product(input(kind, x, undefined), spanOf(weight, out), 1, { next: prepares });
       leftFor = prepares && { rows: (out as GpuTensor).buffer, weight: prepares.weight };
     },
     scratchBytes: () =>

@@ -14,8 +14,9 @@ export interface BackendUnderTest {
   readonly name: string;
   /** Whether a row's result is the same, bit for bit, whatever rows come with it and however its attention is parted. */
   readonly exact: boolean;
-  /** Bounds at least as wide as this hold where products of many rows take their activations in 16 bits. */
-  readonly halves?: Bound;
+  /** Bounds at least as wide as this hold where products of so many rows or more take their activations in 16 bits: all, or all but
+   *  linearAdd and unembed. */
+  readonly halves?: Bound & { readonly rows: number; readonly all: boolean };
   create(shape?: Partial<Shape>, memoryLimit?: number, trials?: Trials): Promise<Backend>;
 }
 
@@ -27,14 +28,16 @@ export const wasmBackend: BackendUnderTest = {
 };
 
 /** Inputs of order 1 are off by up to 2^-12 each, and results that go on as activations by as much again. */
-const HALVES: Bound = { atol: 1.5e-3, rtol: 1e-3 };
+const HALVES = { atol: 1.5e-3, rtol: 1e-3, rows: 5, all: true };
+/** Where they are multiplied and summed in 16 bits too (shaders/linear_half.wgsl), twice as much. */
+const HALF_SUMS = { atol: 3e-3, rtol: 2e-3, rows: 9, all: false };
 
 /** One device for all tests, which compiles each kernel once: disposing of a backend does not end it. */
 export function webGpuBackend(opened: OpenedDevice): BackendUnderTest {
   return {
     name: "webgpu",
     exact: false,
-    halves: opened.abilities.matrix && HALVES,
+    halves: opened.abilities.matrix ? HALVES : opened.abilities.f16 ? HALF_SUMS : undefined,
     create: (shape, memoryLimit, trials) =>
       createWebGpuBackend({ ...opened, isUsers: true }, { ...SHAPE, ...shape }, memoryLimit, trials),
   };

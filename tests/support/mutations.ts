@@ -15,6 +15,8 @@ export interface Mutation {
   readonly matrix?: true | 8;
   /** Whether it shows where subgroups are used. */
   readonly subgroups?: true;
+  /** Whether it shows where products are in 16-bit arithmetic, without subgroup matrices. */
+  readonly half?: true;
   /** Names of the kernels' tests that are tried, after "webgpu: ", in the suite's order: of those that notice the cheapest first. */
   readonly tests: RegExp;
 }
@@ -31,6 +33,8 @@ const PREPARED = /^linearAdd for the norm/;
 const BLOCKS = /^(ropeAppend|copyBlock|prefill in chunks and at once, MHA, 6)/;
 /** One panel of more columns than a workgroup's lanes take in one go, the last tile not full. */
 const PRODUCT = /^linear F16, 13 × 1031/;
+/** Seven panels, four of them at a time. */
+const WIDE = /^linear F16, 101 × 99/;
 /** Gate and up in whole panels, so that they lie side by side; else they are joined by swiglu. */
 const NORMED = /^linear and linearGated .*, BF16 and BF16$/;
 const APART = /^linear and linearGated .*, F16 and F16$/;
@@ -354,8 +358,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "linear",
-    find: "let last = min(first + SLOTS, sizes.tiles - 1u);",
-    replace: "let last = first;",
+    find: "let next = min(first + SLOTS, sizes.tiles - 1u);",
+    replace: "let next = first;",
     what: "the tile loaded ahead is the one at hand",
     tests: PRODUCT,
   },
@@ -483,6 +487,34 @@ export const MUTATIONS: readonly Mutation[] = [
     find: "select(1u, 0u, GATED), GATED);",
     replace: "1u, GATED);",
     what: "gate and up of different outputs meet",
+    tests: NORMED,
+  },
+  {
+    shader: "linear",
+    find: "three_a = added(three_a, u, a);",
+    replace: "three_a = added(three_a, w, a);",
+    what: "a third panel is the first",
+    tests: WIDE,
+  },
+  {
+    shader: "linear",
+    find: "last_b = added(last_b, t, b);",
+    replace: "last_b = added(last_b, t, a);",
+    what: "a fourth panel's second four rows are the first four",
+    tests: WIDE,
+  },
+  {
+    shader: "linear",
+    find: "let second = first_output + wide / 2u;",
+    replace: "let second = first_output + 16u;",
+    what: "a third panel's results land on the second's",
+    tests: WIDE,
+  },
+  {
+    shader: "linear",
+    find: "select(3u, 1u, GATED), GATED);",
+    replace: "select(3u, 0u, GATED), GATED);",
+    what: "a second panel of the gate meets the first of up",
     tests: NORMED,
   },
   {
@@ -1059,6 +1091,102 @@ export const MUTATIONS: readonly Mutation[] = [
     what: "matrices are taken to be of 16 rows and columns",
     matrix: 8,
     tests: /^linear F16, 13 × 32/,
+  },
+  {
+    shader: "linear_half",
+    find: "tile + SLOTS < sizes.tiles) {",
+    replace: "tile + 2u * SLOTS < sizes.tiles) {",
+    what: "the last tiles of columns are dropped",
+    half: true,
+    tests: PRODUCT,
+  },
+  {
+    shader: "linear_half",
+    find: "sum = fma(w.second.high, a.second.high, sum);",
+    replace: "",
+    what: "of sixteen columns four are dropped",
+    half: true,
+    tests: PRODUCT,
+  },
+  {
+    shader: "linear_half",
+    find: "let eighth = (tile * TILE_COLUMNS + part * UNIT_COLUMNS) / 8u + i;",
+    replace: "let eighth = tile * TILE_COLUMNS / 8u + i;",
+    what: "a tile's second half of columns meets the first",
+    half: true,
+    tests: PRODUCT,
+  },
+  {
+    shader: "linear_half",
+    find: "slot < SLOTS; slot++",
+    replace: "slot + 1u < SLOTS; slot++",
+    what: "the last lanes' sums are dropped",
+    half: true,
+    tests: PRODUCT,
+  },
+  {
+    shader: "linear_half",
+    find: "rows_at(first + 8u, second + 8u)",
+    replace: "rows_at(first, second)",
+    what: "the second four rows are the first four",
+    half: true,
+    tests: PRODUCT,
+  },
+  {
+    shader: "linear_half",
+    find: "last_a += products(t, a);",
+    replace: "last_a += products(u, a);",
+    what: "a fourth panel is the third",
+    half: true,
+    tests: WIDE,
+  },
+  {
+    shader: "linear_half",
+    find: "first_output + wide / 2u, three, last, three_b",
+    replace: "first_output, three, last, three_b",
+    what: "a third panel's second four rows land on the first one's",
+    half: true,
+    tests: WIDE,
+  },
+  {
+    shader: "linear_half",
+    find: "if (is_finite(sum)) { return sum; }",
+    replace: "return sum;",
+    what: "what 16 bits do not hold is infinite",
+    half: true,
+    tests: /^linear, all activations the largest negative/,
+  },
+  {
+    shader: "linear_half",
+    find: "sum += dot(four(unit, i),",
+    replace: "sum = dot(four(unit, i),",
+    what: "what is computed again is the last columns alone",
+    half: true,
+    tests: /^linear, all activations the largest negative/,
+  },
+  {
+    shader: "linear_half",
+    find: "select(1u, 0u, GATED), GATED);",
+    replace: "1u, GATED);",
+    what: "gate and up of different outputs meet",
+    half: true,
+    tests: NORMED,
+  },
+  {
+    shader: "heads/half_unpacked",
+    find: "four(unit, 2u * i + 1u)",
+    replace: "four(unit, 2u * i)",
+    what: "of eight columns the second four are the first",
+    half: true,
+    tests: /^linear BF16/,
+  },
+  {
+    shader: "heads/half_unpacked",
+    find: "part % 2u == 1u",
+    replace: "part % 2u == 0u",
+    what: "columns of F32 count twice or not at all",
+    half: true,
+    tests: /^linear F32, 13/,
   },
   {
     shader: "tiles",
