@@ -10,6 +10,7 @@ import { generate } from "../src/generate.ts";
 import { type LoadOptions, load, type Message, type Model } from "../src/index.ts";
 import { resolveOptions } from "../src/options.ts";
 import { createQueue } from "../src/queue.ts";
+import { type OpenedDevice, openDevice } from "../src/webgpu/device.ts";
 import { type BackendUnderTest, wasmBackend, webGpuBackend } from "./support/backends.ts";
 import { engineOn } from "./support/engine.ts";
 import { gpuFor, thorough } from "./support/gpu.ts";
@@ -59,33 +60,49 @@ const WASM: Place = {
 };
 const gpu = await gpuFor("whole models on WebGPU");
 /** Activations are f32, K and V 16-bit floats. */
-const WEBGPU: Place | undefined = gpu && {
-  name: "webgpu",
-  options: { device: gpu.device },
-  create: webGpuBackend(gpu).create,
+const CORE = {
   exact: false,
-  share: gpu.isSoftware && !thorough,
-  longest: gpu.isSoftware ? 60 : Infinity,
+  share: gpu?.isSoftware === true && !thorough,
+  longest: gpu?.isSoftware ? 60 : Infinity,
   // Here and there a number falls to the other side of a rounding to 16 bits than the oracle's.
-  keep: (x) => Float64Array.from(halves(x)),
+  keep: (x: Float64Array) => Float64Array.from(halves(x)),
   float: 2e-3,
   quantised: 2e-3,
   tiny: { mean: 2e-3, worst: 0.015 },
   smol: { mean: 2e-3, worst: 0.05 },
   clearGap: 0.05,
 };
-/** Activations of many rows are 16-bit floats. Loaded without the device, which does not tell of its matrices when it is a user's. */
-const MATRICES: Place | undefined = WEBGPU &&
-  gpu?.abilities.matrix && {
-    ...WEBGPU,
-    name: "webgpu with subgroup matrices",
-    options: { backend: "webgpu" },
-    float: 0.05,
-    quantised: 0.05,
-    tiny: { mean: 4e-3, worst: 0.03 },
-    smol: { mean: 4e-3, worst: 0.1 },
-  };
-const PLACES = [WASM, WEBGPU, MATRICES].filter((place) => place !== undefined);
+/** Activations of many rows are 16-bit floats besides, and without subgroup matrices some of their sums. */
+const WITH_F16 = {
+  ...CORE,
+  float: 0.05,
+  quantised: 0.05,
+  tiny: { mean: 4e-3, worst: 0.03 },
+  smol: { mean: 4e-3, worst: 0.1 },
+};
+const PLACES = gpu ? [WASM, ...(await placesOn(gpu))] : [WASM];
+
+/** A device with what each variant needs, and no more. In Node a device that is a user's does not tell of its matrices. */
+async function placesOn(gpu: OpenedDevice): Promise<Place[]> {
+  const on = (name: string, opened: OpenedDevice, bounds: typeof CORE, options: LoadOptions): Place => ({
+    ...bounds,
+    name,
+    options,
+    create: webGpuBackend(opened).create,
+  });
+  const { abilities } = gpu;
+  if (!abilities.f16) return [on("webgpu", gpu, CORE, { device: gpu.device })];
+  const core = await openDevice(true, ["subgroups"]);
+  if ("reason" in core) throw new Error(core.reason);
+  const halves = { ...gpu, abilities: { ...abilities, matrix: undefined } };
+  const places = [
+    on("webgpu", core, CORE, { device: core.device }),
+    on("webgpu with f16", halves, WITH_F16, { device: gpu.device }),
+  ];
+  return abilities.matrix
+    ? [...places, on("webgpu with subgroup matrices", gpu, WITH_F16, { backend: "webgpu" })]
+    : places;
+}
 
 // ---------------------------------------------------------------------------------------------- random models
 

@@ -150,8 +150,8 @@ export async function createLinear(
   /** The norm that they were left for; and where in norms is the scale that they have, the last one of their row. */
   let leftFor: { readonly rows: GPUBuffer; readonly weight: Tensor } | undefined;
   let scalesAt = 0;
-  /** How the forward at hand computes; halves are for some of the products of `many`. */
-  let kind: Kind = "few";
+  /** How products of the forward at hand compute: never halves, which some of those of `many` take. */
+  let usual: Kind = "few";
   let prompt = false;
 
   /** Makes room for rows of so many columns. */
@@ -185,55 +185,39 @@ export async function createLinear(
     outputs: number,
     normed: boolean,
     gated: boolean,
-    append: Append | undefined,
+    end: End,
   ): Kernel {
-    const kind = 4 * Number(normed) + kindOf(gated, append);
+    const kind = 4 * Number(normed) + kindOf(gated, end);
     return productOf(stack, keyOf(kind, rows, panels, outputs), ({ layout, ragged }) => {
       const sizes = { LANES: tiling.lanes, ROWS: rows, PANELS: panels, OUTPUTS: outputs, RAGGED: Number(ragged) };
       const constants = { ...layout.constants, ...sizes, NORM: Number(normed), GATED: Number(gated) };
-      const heads = [layout.head, append && "rotated"];
-      return kernels.now("linear", { heads, constants: { ...constants, ...append?.constants } });
+      const heads = [layout.head, end.append && "rotated"];
+      return kernels.now("linear", { heads, constants: { ...constants, ...end.append?.constants } });
     });
   }
-  function halfKernel(
-    stack: Stack,
-    { rows, panels }: FewTile,
-    outputs: number,
-    gated: boolean,
-    append: Append | undefined,
-  ): Kernel {
-    const kind = 16 + kindOf(gated, append);
+  function halfKernel(stack: Stack, { rows, panels }: FewTile, outputs: number, gated: boolean, end: End): Kernel {
+    const kind = 16 + kindOf(gated, end);
     return productOf(stack, keyOf(kind, rows, panels, outputs), ({ layout }) => {
-      const heads = [layout.head && "half_unpacked", layout.head, append && "rotated"];
+      const heads = [layout.head && "half_unpacked", layout.head, end.append && "rotated"];
       const sizes = { LANES: tiling.lanes, PANELS: panels, OUTPUTS: outputs, GATED: Number(gated) };
-      return kernels.now("linear_half", { heads, constants: { ...layout.constants, ...sizes, ...append?.constants } });
+      const constants = { ...layout.constants, ...sizes, ...end.append?.constants };
+      return kernels.now("linear_half", { heads, constants });
     });
   }
-  function matrixKernel(
-    stack: Stack,
-    tile: MatrixTile,
-    gated: boolean,
-    isPrepared: boolean,
-    { append, next }: End,
-  ): Kernel {
+  function matrixKernel(stack: Stack, tile: MatrixTile, prepared: boolean, gated: boolean, end: End): Kernel {
     const { lefts, rights, shares, teams } = tile;
-    const kind = 8 + 4 * Number(isPrepared) + (next ? 3 : kindOf(gated, append));
+    const { append, next } = end;
+    const kind = 8 + 4 * Number(prepared) + kindOf(gated, end);
     return productOf(stack, keyOf(kind, lefts, rights, shares, teams), ({ layout }) => {
       const [unpacked, head] = layout.matrixHeads;
-      const ending = append ? "rotated" : next && "prepares";
-      const heads = [
-        unit?.side === 8 ? "matrix_8" : undefined,
-        unpacked,
-        head,
-        ending,
-        isPrepared ? "prepared" : undefined,
-      ];
+      const side = unit?.side === 8 ? "matrix_8" : undefined;
+      const heads = [side, unpacked, head, append ? "rotated" : next && "prepares", prepared ? "prepared" : undefined];
       const constants = { ...matrixSizes(tile), GATED: Number(gated) };
       const ofHead = unpacked ? layout.constants : {};
       return kernels.now("linear_matrix", { heads, constants: { ...ofHead, ...constants, ...append?.constants } });
     });
   }
-  const kindOf = (gated: boolean, append: Append | undefined) => (gated ? 1 : append ? 2 : 0);
+  const kindOf = (gated: boolean, { append, next }: End) => (gated ? 1 : append ? 2 : next ? 3 : 0);
   /** One number of several, each below 32. */
   const keyOf = (...numbers: number[]) => numbers.reduce((key, number) => 32 * key + number, 0);
   function productOf(stack: Stack, key: number, make: (stack: Stack) => Kernel): Kernel {
@@ -349,7 +333,7 @@ export async function createLinear(
    * How products compute whose results go on through attention or a gate. What is added to the residual, and logits, have errors of
    * 16-bit sums as they are, and stay in f32: else SmolLM2's log-probabilities are off by half as much again.
    */
-  const inHalves = (): Kind => (kind === "many" && hasHalves ? "halves" : kind);
+  const inHalves = (): Kind => (usual === "many" && hasHalves ? "halves" : usual);
 
   /** norm(x), or x, in the form that products of many rows read. */
   function readable(kind: Kind, x: GpuTensor, norm: Norm | undefined): GpuTensor {
@@ -436,7 +420,7 @@ export async function createLinear(
         const bindings = [buffer, x.buffer, out.buffer, ...appended];
         if (next && ahead) bindings.push((next.weight as GpuTensor).buffer, ahead.tiles);
         if ((prepared || next) && ahead) bindings.push(ahead.norms);
-        const kernel = matrixKernel(stack, tile, gated, prepared !== undefined, end);
+        const kernel = matrixKernel(stack, tile, prepared !== undefined, gated, end);
         gpu.run(kernel, bindings, ofTiles, across, Math.ceil(outputs / (unit.side * (gated ? 1 : tile.lefts))));
       } else {
         // A fixed class is one kernel for any number of rows: compilers round the others' sums in ways of their own.
@@ -452,7 +436,7 @@ export async function createLinear(
         while (2 * share <= most && share * span.panels < enough * tile.panels) share *= 2;
         const groups = [Math.ceil(rows / tile.rows), Math.ceil(panels / atOnce) * share];
         if (kind === "halves") {
-          const kernel = halfKernel(stack, tile, PANEL / share, gated, append);
+          const kernel = halfKernel(stack, tile, PANEL / share, gated, end);
           gpu.run(kernel, [buffer, x.buffer, out.buffer, ...appended], ofTiles, groups[0], groups[1]);
           continue;
         }
@@ -464,7 +448,7 @@ export async function createLinear(
           PANEL / share,
           norm !== undefined,
           gated,
-          append,
+          end,
         );
         gpu.run(kernel, [buffer, x.buffer, by, out.buffer, ...appended], sizes, groups[0], groups[1]);
       }
@@ -472,6 +456,7 @@ export async function createLinear(
     out.form.tiles = gated && kind === "matrix";
   }
 
+  /** x as products of a kind read it, and the norm that is left to them. */
   function input(kind: Kind, x: Tensor, norm: Norm | undefined): Input {
     const from = x as GpuTensor;
     if (kind === "few") return { kind, x: from, norm };
@@ -527,8 +512,8 @@ export async function createLinear(
       scalesAt = 0;
       const mostFew = unit ? tiling.mostFew : tiling.few[tiling.few.length - 1].rows;
       const few = kernelClass ? kernelClass === "few" : decoding && rows <= mostFew;
-      kind = few ? "few" : unit ? "matrix" : "many";
-      return kind === "matrix";
+      usual = few ? "few" : unit ? "matrix" : "many";
+      return usual === "matrix";
     },
     embed(table: Weight, batch: PreparedBatch, out: Tensor) {
       const { stack, firstPanel } = table as GpuWeight;
@@ -544,7 +529,7 @@ export async function createLinear(
     },
     linear: products,
     linearAppend: products,
-    unembed: (x, norm, table, out) => product(input(kind, x, norm), spanOf(table, out), 0),
+    unembed: (x, norm, table, out) => product(input(usual, x, norm), spanOf(table, out), 0),
     linearGated(x, norm, gate, up, out) {
       const from = input(inHalves(), x, norm);
       const { stack } = gate as GpuWeight;
@@ -558,8 +543,8 @@ export async function createLinear(
       gpu.run(swiglu, [to.buffer, ups], [width, to.first, 0], Math.ceil(width / SWIGLU_LANES), to.rows);
     },
     linearAdd(x, weight, out, next) {
-      const prepares = kind === "matrix" && !prompt && (out as GpuTensor).first === 0 ? next : undefined;
-      product(input(kind, x, undefined), spanOf(weight, out), 1, { next: prepares });
+      const prepares = usual === "matrix" && !prompt && (out as GpuTensor).first === 0 ? next : undefined;
+      product(input(usual, x, undefined), spanOf(weight, out), 1, { next: prepares });
       leftFor = prepares && { rows: (out as GpuTensor).buffer, weight: prepares.weight };
     },
     scratchBytes: () =>
