@@ -32,7 +32,7 @@ export async function createWebGpuBackend(
   const gpu = createGpu(opened, memoryLimit, texts);
   const buffers = createBuffers(gpu);
   const { kernels } = gpu;
-  const made = Promise.all([
+  const made = [
     kernels.get("rms_norm", { constants: { IN_PLACE: 1 } }),
     kernels.get("add_bias"),
     createLinear(
@@ -42,9 +42,12 @@ export async function createWebGpuBackend(
     ),
     createAttention(gpu, shape, MAX_SAMPLES, kernelClass),
     createCandidates(gpu, shape.vocab, MAX_SAMPLES),
-  ]);
-  made.catch(() => gpu.dispose());
-  const [rmsNorm, addBias, linear, attention, candidates] = await made;
+  ] as const;
+  const [rmsNorm, addBias, linear, attention, candidates] = await Promise.all(made).catch(async (error) => {
+    await Promise.allSettled(made); // none of them allocates after the disposal
+    gpu.dispose();
+    throw error;
+  });
   // Where the GPU is a program, measuring takes longer than it could ever save.
   const costs = opened.isSoftware || texts ? undefined : await costsOn(opened, shape);
   const LANES = 64;
