@@ -5,7 +5,7 @@
 //   q  (rows, q_stride) f32, of it (N_HEADS, HEAD_DIM)    values  (parts, capacity, N_HEADS, HEAD_DIM)    lse  (parts, capacity, N_HEADS)
 //
 // A row here is a sample's query head: row = sample · GROUP + head of the group. Workgroup = (KV head, slice, tile of rows).
-// A lane holds one token's scores against all rows of the tile, then some dimensions of all rows' sums: in both it meets each K and V
+// A lane holds its tokens' scores against all rows of the tile, then some dimensions of all rows' sums: in both it meets each K and V
 // alone, with the other factor the same for all lanes. A row's result does not depend on the rows beside it, nor on VECTORS.
 
 // head

@@ -4,7 +4,7 @@
 //   q  (rows, q_stride) f32, of it (N_HEADS, HEAD_DIM)    out  (rows, out_stride), likewise
 //
 // A row here is a token's query head: row = token · GROUP + head of the group. Workgroup = (KV head, tile of rows). Lanes work as in
-// attend_context.wgsl. Steps begin at whole multiples of LANES tokens and masked ones change no bit: however a prompt is cut, a row's
+// attend_context.wgsl. Steps begin at whole multiples of STEP tokens and masked ones change no bit: however a prompt is cut, a row's
 // result is the same.
 
 // head
