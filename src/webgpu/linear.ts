@@ -145,11 +145,11 @@ export async function createLinear(
     tiles: gpu.buffer(maxRows * Math.ceil(widest / 16) * 32, "activations"),
     norms: gpu.buffer((2 + Math.ceil(widest / unit.side)) * maxRows * 4, "activations"),
   };
-  /** What takes scales where nothing reads them. */
-  const unused = gpu.buffer(ahead ? 0 : maxRows * 4, "activations");
   /** The norm that they were left for; and where in norms is the scale that they have, the last one of their row. */
   let leftFor: { readonly rows: GPUBuffer; readonly weight: Tensor } | undefined;
   let scalesAt = 0;
+  /** What takes scales where nothing reads them. */
+  const unused = gpu.buffer(ahead ? 0 : maxRows * 4, "activations");
   /** How products of the forward at hand compute: never halves, which some of those of `many` take. */
   let usual: Kind = "few";
   let prompt = false;
