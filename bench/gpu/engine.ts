@@ -109,10 +109,8 @@ export async function createEngine(opened: OpenedDevice, config: ModelConfig, ty
       );
       const batchContext: Batch["context"] = { blocks: range(0, first), length: shared };
       const tails = { blocks, lengths: new Uint32Array(n).fill(length) };
-      // Random weights leave all tokens about as likely: nearly every draw goes on beyond the candidates.
-      const requests = rows.map(
-        (_, i): Request => ({ edits: NO_EDITS, inverseTemperature: 1, uniforms: [(i + 0.5) / n] }),
-      );
+      // A draw a sample, of the best token: where all tokens are about as likely, as here, most others would lie beyond the candidates.
+      const requests = rows.map((): Request => ({ edits: NO_EDITS, inverseTemperature: 1, uniforms: [0] }));
       return async () => {
         const chosen = path === "auto" ? backend.choosePath(n, context).path : path;
         const logits = forward.decode(rows, batchContext, tails, chosen === "two-part" ? "two-part" : "one-part");

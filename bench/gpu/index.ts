@@ -93,6 +93,6 @@ function printKernels({ times, dispatchesALayer }: Kernels): void {
   console.log(`    on the GPU ${(us / 1e3).toFixed(2)} ms in ${count} dispatches, ${dispatchesALayer} of a layer`);
   for (const { kernel, count, us } of times.slice(0, 12))
     console.log(
-      `    ${kernel.padEnd(32)} ${String(count).padStart(5)} × ${(us / count).toFixed(1).padStart(8)} µs = ${(us / 1e3).toFixed(2)} ms`,
+      `    ${kernel.padEnd(56)} ${String(count).padStart(5)} × ${(us / count).toFixed(1).padStart(8)} µs = ${(us / 1e3).toFixed(2)} ms`,
     );
 }

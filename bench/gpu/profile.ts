@@ -4,6 +4,7 @@
 import { fail } from "../../src/errors.ts";
 
 export interface KernelTime {
+  /** Its shader, the heads in the place of the shader's own, and its workgroups. */
   readonly kernel: string;
   /** Dispatches. */
   readonly count: number;
@@ -76,10 +77,10 @@ export function profile(device: GPUDevice): Profile {
         setBindGroup(_: number, next: GPUBindGroup, offsets: number[]) {
           group = [next, offsets];
         },
-        dispatchWorkgroups(x: number, y: number, z: number) {
+        dispatchWorkgroups(x: number, y = 1, z = 1) {
           if (names.length * 2 >= QUERIES) return;
           const at = names.length * 2;
-          names.push(labels.get(pipeline) ?? "?");
+          names.push(`${labels.get(pipeline)}, ${[x, y, z].join(" × ")}`);
           const pass = beginPass({
             timestampWrites: { querySet, beginningOfPassWriteIndex: at, endOfPassWriteIndex: at + 1 },
           });

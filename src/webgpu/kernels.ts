@@ -57,7 +57,7 @@ export function createKernels(device: GPUDevice, texts: Readonly<Record<string, 
     return {
       layout,
       bindings: bindings.sort((a, b) => a - b),
-      label: name,
+      label: [name, ...(heads ?? [])].filter(Boolean).join(" "),
       pipelineLayout,
       compute: { module, entryPoint: "main", constants },
     };
