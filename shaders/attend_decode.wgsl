@@ -17,7 +17,6 @@ fn scatter(row: u32, d: u32, x: Rows) { put(row, d, x.x); put(row + 1, d, x.y); 
 // end of head
 
 override LANES: u32;
-override TOKENS: u32; // of a lane in a step, 1 or 2; a lane then has as many dimensions, so that each factor it loads serves as often
 override SEATS: u32; // lanes for one vector's softmax
 override VECTORS: u32; // of rows in a tile, at most 8
 override N_HEADS: u32;
@@ -27,8 +26,7 @@ override TAIL_PARTS: u32;
 override TAIL_SLICE: u32;
 override GROUP: u32 = N_HEADS / N_KV_HEADS;
 override D16: u32 = (HEAD_DIM + 15) / 16 * 16;
-override STEP: u32 = LANES * TOKENS; // tokens
-override DIMS: u32 = TOKENS * ((D16 + STEP - 1) / STEP); // of a lane, at most 4
+override DIMS: u32 = (D16 + LANES - 1) / LANES; // of a lane, at most 4
 override ACROSS: u32 = (D16 + DIMS - 1) / DIMS; // lanes for all dimensions
 override TEAMS: u32 = LANES / ACROSS; // that share a step's tokens
 const LEAST = -1e30;
@@ -44,9 +42,10 @@ struct Sizes { q_at: u32, q_stride: u32, capacity: u32, slice: u32, slices: u32,
 @group(0) @binding(5) var<storage, read_write> lse: array<f32>;
 
 var<workgroup> queries: array<Factors, D16 * VECTORS>; // (dimension, vector)
-var<workgroup> weights: array<Factors, VECTORS * STEP>; // (vector, token): scores, then their exponentials
+var<workgroup> weights: array<Factors, VECTORS * LANES>; // (vector, token): scores, then their exponentials
 var<workgroup> partial: array<Rows, VECTORS * SEATS>;
 var<workgroup> scales: array<Rows, VECTORS>;
+var<workgroup> tiles: array<u32, LANES / 32>; // where a step's blocks begin, as tile_of
 var<private> kv_head: u32;
 var<private> part: u32;
 var<private> sample: u32; // of those that states are for
@@ -124,7 +123,7 @@ fn queries_of(unit: u32, vector: u32) -> Octet {
   );
 }
 fn weights_of(token: u32, vector: u32) -> Octet {
-  let at = vector * STEP + token;
+  let at = vector * LANES + token;
   return Octet(
     weights[at],
     weights[at + 1],
@@ -187,45 +186,40 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   let dim = lane % ACROSS;
   var sums: array<Rows, 32>; // (DIMS, VECTORS)
 
-  for (var step = begin; step < end; step += STEP) {
-    var scores: array<Rows, 8>; // (TOKENS, VECTORS)
-    for (var i = 0u; i < TOKENS * VECTORS; i++) { scores[i] = Rows(LEAST); }
+  for (var step = begin; step < end; step += LANES) {
+    var scores: array<Rows, 8>; // one for each vector
+    for (var i = 0u; i < VECTORS; i++) { scores[i] = Rows(LEAST); }
     workgroupBarrier();
+    if (lane < LANES / 32 && step + lane * 32 < end) { tiles[lane] = tile_of(step + lane * 32); }
     if (step + lane < end) {
-      for (var i = 0u; i < TOKENS * VECTORS; i++) { scores[i] = Rows(0.0); }
+      for (var i = 0u; i < VECTORS; i++) { scores[i] = Rows(0.0); }
       let first = keys_of(step + lane);
-      let has_two = TOKENS == 2 && step + lane + LANES < end;
-      let second = keys_of(min(step + lane + LANES, end - 1));
       for (var unit = 0u; unit < D16 / 8; unit++) {
         let at = unit / 2 * 32 + unit % 2;
         let x = eight(load(first + at));
-        var y = x;
-        if (has_two) { y = eight(load(second + at)); }
         for (var r = 0u; r < VECTORS; r++) {
           let by = queries_of(unit, r);
           scores[r] = added(scores[r], x, by);
-          if (has_two) { scores[VECTORS + r] = added(scores[VECTORS + r], y, by); }
         }
       }
     }
     for (var r = 0u; r < VECTORS; r++) {
-      weights[r * STEP + lane] = scores[r];
-      if (TOKENS == 2) { weights[r * STEP + LANES + lane] = select(Rows(LEAST), scores[VECTORS + r], step + lane + LANES < end); }
+      weights[r * LANES + lane] = scores[r];
     }
     workgroupBarrier();
 
     var most = top;
     if (seat_vector < VECTORS) {
-      for (var t = seat; t < STEP; t += SEATS) { most = max(most, weights[seat_vector * STEP + t]); }
+      for (var t = seat; t < LANES; t += SEATS) { most = max(most, weights[seat_vector * LANES + t]); }
     }
     let next = greatest(lane, most);
     if (seat_vector < VECTORS) {
       let shrink = exp(top - next);
       top = next;
       sum *= shrink;
-      for (var t = seat; t < STEP; t += SEATS) {
-        let weight = exp(weights[seat_vector * STEP + t] - top);
-        weights[seat_vector * STEP + t] = weight;
+      for (var t = seat; t < LANES; t += SEATS) {
+        let weight = exp(weights[seat_vector * LANES + t] - top);
+        weights[seat_vector * LANES + t] = weight;
         sum += weight;
       }
       if (seat == 0) { scales[seat_vector] = shrink; }
@@ -236,9 +230,9 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
       for (var r = 0u; r < VECTORS; r++) {
         for (var i = 0u; i < DIMS; i++) { sums[i * VECTORS + r] *= scales[r]; }
       }
-      let tokens = min(STEP, end - step);
+      let tokens = min(LANES, end - step);
       for (var t = team * 8; t < tokens; t += TEAMS * 8) {
-        let at = tile_of(step + t) + 4 * D16 + (step + t) % 16 / 8;
+        let at = tiles[t / 32] + t % 32 / 16 * 2 * D16 + 4 * D16 + t % 16 / 8;
         for (var i = 0u; i < DIMS; i += 2) {
           let d = dim + i * ACROSS;
           if (d >= D16) { continue; }

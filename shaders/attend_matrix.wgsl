@@ -42,10 +42,11 @@ override BOTH: bool = ACROSS > SUBGROUPS; // whether a subgroup has two of them
 override SHARES: u32 = max(1, SUBGROUPS / ACROSS); // subgroups that share a step's tokens for the same dimensions
 override EACH: u32 = SUBGROUPS / SHARES; // matrices of tokens that each of them has
 override MEMBERS: u32 = LANES / ROWS; // lanes of a row's softmax: neighbours in a subgroup
+override OF_LANE: u32 = STEP / MEMBERS; // tokens of each: 2, 4 or 8
 // Rows in workgroup memory, set off against each other so that loads of neighbouring rows meet different banks.
 override QUERY: u32 = D16 + 8;
 override WEIGHT: u32 = STEP + 8;
-override SCORE: u32 = STEP + MEMBERS;
+override SCORE: u32 = STEP + 4;
 override SUM: u32 = D16 + 4;
 const LEAST = -1e30;
 const SLACK = 8.0; // e^8 is well within 16 bits
@@ -255,13 +256,24 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
       let block = (step + STEP) / 32 + lane;
       blocks[block % (2 * STEP / 32)] = (batch[table + min(block, last_block)] * N_KV_HEADS + kv_head) * 64 * D16;
     }
-    let row = lane / MEMBERS;
+    let seats = lane / MEMBERS;
+    let row = seats % 2 * 4 + seats / 2 % 4 + seats / 8 * 8; // rows four apart lie in other banks
     let member = lane % MEMBERS;
     var seen = min(STEP, end - step);
     if (CAUSAL) { seen = min(seen, max(step, batch[1] + (first_row + row) / GROUP + 1) - step); }
-    var most = LEAST;
-    // All lanes go round as often, so that they meet again where they exchange what they found.
-    for (var t = member; t < STEP + member; t += MEMBERS) { most = max(most, select(LEAST, scores[row * SCORE + t], t < seen)); }
+    // A lane has four tokens, or twice as many, and keeps their scores: loads that do not wait for one another.
+    let at = row * SCORE + member;
+    let tokens = vec4u(member) + vec4u(0, 1, 2, 3) * MEMBERS;
+    let some = vec4f(scores[at], scores[at + MEMBERS], scores[at + 2 * MEMBERS], scores[at + 3 * MEMBERS]);
+    let early = select(vec4f(LEAST), some, tokens < vec4u(seen));
+    var late = vec4f(LEAST);
+    if (OF_LANE > 4) {
+      let then = at + 4 * MEMBERS;
+      let others = vec4f(scores[then], scores[then + MEMBERS], scores[then + 2 * MEMBERS], scores[then + 3 * MEMBERS]);
+      late = select(late, others, tokens + 4 * MEMBERS < vec4u(seen));
+    }
+    let larger = max(early, late);
+    var most = max(max(larger.x, larger.y), max(larger.z, larger.w));
     for (var other = 1u; other < MEMBERS; other *= 2) { most = max(most, subgroupShuffleXor(most, other)); }
     var reference = references[row];
     var shrink = 1.0;
@@ -269,12 +281,24 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
       shrink = exp(reference - most);
       reference = most;
     }
-    var total = 0.0;
-    for (var t = member; t < STEP + member; t += MEMBERS) {
-      let weight = select(0.0, exp(scores[row * SCORE + t] - reference), t < seen);
-      total += weight;
-      weights[row * WEIGHT + t] = f16(weight);
+    let to = row * WEIGHT + member;
+    let those = exp(early - reference);
+    var sums = those;
+    weights[to] = f16(those.x);
+    weights[to + MEMBERS] = f16(those.y);
+    if (OF_LANE > 2) {
+      weights[to + 2 * MEMBERS] = f16(those.z);
+      weights[to + 3 * MEMBERS] = f16(those.w);
     }
+    if (OF_LANE > 4) {
+      let those = exp(late - reference);
+      sums += those;
+      weights[to + 4 * MEMBERS] = f16(those.x);
+      weights[to + 5 * MEMBERS] = f16(those.y);
+      weights[to + 6 * MEMBERS] = f16(those.z);
+      weights[to + 7 * MEMBERS] = f16(those.w);
+    }
+    var total = dot(sums, vec4f(1.0));
     for (var other = 1u; other < MEMBERS; other *= 2) { total += subgroupShuffleXor(total, other); }
     if (member == 0) {
       if (shrink != 1.0 && step > begin) { moved[0] = step; }

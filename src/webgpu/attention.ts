@@ -36,20 +36,20 @@ interface GpuStates extends States {
   readonly lse: GPUBuffer;
 }
 
-/** How a workgroup of the kernels without matrices shares its work: its lanes, tokens of each in a step, lanes of a softmax. */
+/** How a workgroup of the kernels without matrices shares its work: its lanes, each with a token of a step, and those of a softmax. */
 interface Crew extends Constants {
   readonly LANES: number;
-  readonly TOKENS: 1 | 2;
   readonly SEATS: number;
 }
 
-const CREW: Crew = { LANES: 128, TOKENS: 2, SEATS: 16 };
+const CREW: Crew = { LANES: 128, SEATS: 16 };
 /** Where the GPU is a program, to begin a lane takes longer than its work. */
-const SOFTWARE_CREW: Crew = { LANES: 64, TOKENS: 1, SEATS: 8 };
+const SOFTWARE_CREW: Crew = { LANES: 64, SEATS: 8 };
 const crewOf = ({ isSoftware }: Pick<Gpu, "isSoftware">) => (isSoftware ? SOFTWARE_CREW : CREW);
 
-/** Workgroups of one row tile that fill a large GPU. */
+/** Workgroups of one row tile that fill a large GPU; those by subgroup matrices are larger, and fewer. */
 const WORKGROUPS = 512;
+const MATRIX_WORKGROUPS = 256;
 const MAX_SLICES = 16;
 const LEAST_SLICE = 128;
 /** A tail has so many slices at most. */
@@ -73,8 +73,8 @@ export function contextTiles(shape: Shape, samples: number, gpu: Pick<Gpu, "limi
 
 /** Vectors of four rows whose queries and weights fit in workgroup memory. */
 function mostVectors(shape: Shape, gpu: Pick<Gpu, "limits" | "isSoftware">): number {
-  const { LANES, TOKENS, SEATS } = crewOf(gpu);
-  const bytes = 16 * (paddedHeadDim(shape) + LANES * TOKENS + SEATS + 1);
+  const { LANES, SEATS } = crewOf(gpu);
+  const bytes = 16 * (paddedHeadDim(shape) + LANES + SEATS + 1);
   return Math.max(1, 2 ** Math.floor(Math.log2(Math.min(4, gpu.limits.maxComputeWorkgroupStorageSize / bytes))));
 }
 
@@ -140,11 +140,12 @@ export async function createAttention(
       !unit ||
       headDim % 2 !== 0 ||
       padded > 16 * side ||
+      ![2, 4, 8].includes((side * side) / unit.subgroup) ||
       8 * unit.subgroup > limits.maxComputeInvocationsPerWorkgroup
     )
       return undefined;
     const shares = Math.max(1, Math.floor((8 * side) / padded));
-    const sums = 4 * Math.max(8 * side + (8 * unit.subgroup) / side, shares * (padded + 4));
+    const sums = 4 * Math.max(8 * side + 4, shares * (padded + 4));
     const bytes = side * (2 * (padded + 8) + 2 * (8 * side + 8) + sums + 12) + 64;
     if (bytes > workgroupBytes) return undefined;
     const made = (CAUSAL: 0 | 1) =>
@@ -162,7 +163,7 @@ export async function createAttention(
     1,
     Math.min(
       MAX_SLICES,
-      Math.floor(WORKGROUPS / nKvHeads),
+      Math.floor((matrix ? MATRIX_WORKGROUPS : WORKGROUPS) / nKvHeads),
       Math.floor(limits.maxStorageBufferBindingSize / (maxSamples * stateBytes)) - TAIL_PARTS,
     ),
   );
