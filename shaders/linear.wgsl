@@ -38,7 +38,7 @@ fn put(row: u32, output: u32, sums: vec2f) {
 // end of head
 
 override ROWS: u32; // 1, 2, 4 or 8
-override PANELS: u32; // 1 or 2, or 4 of several rows: twice the sums for each load of x
+override PANELS: u32; // 1, 2 or 4: more sums for each load of x
 override OUTPUTS: u32; // 16, or fewer where there are few panels
 override AHEAD: u32 = select(2u, 1u, PANELS == 4u); // tiles of each panel that a lane loads before it computes with them
 override RAGGED: bool; // whether the last tile has more columns than x
@@ -231,7 +231,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
           a *= scale;
         }
         one_a.x = fma(w.w, a.w, fma(w.z, a.z, fma(w.y, a.y, fma(w.x, a.x, one_a.x))));
-        if (PANELS == 2u) { two_a.x = fma(v.w, a.w, fma(v.z, a.z, fma(v.y, a.y, fma(v.x, a.x, two_a.x)))); }
+        if (PANELS >= 2u) { two_a.x = fma(v.w, a.w, fma(v.z, a.z, fma(v.y, a.y, fma(v.x, a.x, two_a.x)))); }
+        if (PANELS == 4u) {
+          three_a.x = fma(u.w, a.w, fma(u.z, a.z, fma(u.y, a.y, fma(u.x, a.x, three_a.x))));
+          last_a.x = fma(t.w, a.w, fma(t.z, a.z, fma(t.y, a.y, fma(t.x, a.x, last_a.x))));
+        }
         continue;
       }
       var a = rows_at(first_row, column4);

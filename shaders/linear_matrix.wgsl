@@ -26,9 +26,11 @@ alias Result = subgroup_matrix_result<f32, 16, 16>;
 @group(0) @binding(1) var<storage, read> weights: array<f16>;
 
 const UNPACKS = false;
-fn unpack(source: Place, tile: u32, to: u32, lane: u32) {}
-fn left(source: Place, tile: u32, column: u32, to: u32) -> Left {
-  return subgroupMatrixLoad<Left, row_major>(&weights, source.panel * 8u + tile * 256u + source.at + column, 16u);
+struct Units { none: u32 }
+fn units_of(source: Place, tile: u32, lane: u32) -> Units { return Units(); }
+fn unpack(units: Units, to: u32, lane: u32) {}
+fn left(source: Place, column: u32, to: u32) -> Left {
+  return subgroupMatrixLoad<Left, row_major>(&weights, source.panel * 8u + column / 16u * 256u + source.at + column % 16u, 16u);
 }
 // end of head
 
@@ -41,10 +43,13 @@ override LEFTS: u32; // 1 or 2: matrices of outputs; 2 where they are gated
 override RIGHTS: u32; // 1, 2 or 4: matrices of rows that a team has
 override SHARES: u32;
 override TEAMS: u32;
+override AHEAD: u32; // matrices of columns that a subgroup loads before it computes with them: 1, 2 or 4, whole times in a row
 override SUBGROUP: u32; // lanes of a subgroup
 override GATED: bool; // whether the outputs are SIDE of the gate and as many of up
 
 override LANES: u32 = SHARES * TEAMS * SUBGROUP;
+override STEPS: u32 = select(AHEAD, TILE_COLUMNS / SIDE, UNPACKS);
+override CHUNK: u32 = STEPS * SIDE; // columns that a subgroup takes at a time
 
 struct Sizes {
   rows: u32,
@@ -58,12 +63,6 @@ struct Sizes {
   panel_units: u32, // vec4u of a panel
   tiles: u32,       // of a panel
   add: u32,         // 1: to what out holds
-  column: u32,      // the first result's column in its row; this and the others for rows that a norm reads, see the heads
-  next_tiles: u32,  // of a row of tiles that go out
-  norm_rows: u32,
-  scales_at: u32,
-  cols: u32,
-  eps: f32,
 }
 
 @group(0) @binding(0) var<uniform> sizes: Sizes;
@@ -104,42 +103,34 @@ fn put(row: u32, output: u32, sums: vec2f) {
 }
 // end of head
 
-// head
-/// What sums of a row of the workgroup are multiplied with, once all lanes were at scale_rows.
-fn scale_rows(lane: u32, is_first: bool) {}
-fn scale_of(row: u32) -> f32 { return 1.0; }
-// end of head
-
 /// Joins the shares' sums of two matrices, both of the rows from `row` of each team on: outputs side by side, or gate and up.
 fn finish(subgroup: u32, lane: u32, row: u32, first: Result, second: Result) {
   workgroupBarrier();
   subgroupMatrixStore<col_major>(&partial, subgroup * 2u * MATRIX, first, SIDE);
   if (LEFTS == 2u) { subgroupMatrixStore<col_major>(&partial, (subgroup * 2u + 1u) * MATRIX, second, SIDE); }
   workgroupBarrier();
-  // Each lane takes pairs of neighbouring outputs.
+  // Each lane takes pairs of neighbouring outputs, of one of the matrices, or of both where they are joined.
   const pairs = MATRIX / 2u;
-  for (var e = lane; e < TEAMS * pairs; e += LANES) {
-    let team = e / pairs;
+  for (var e = lane; e < TEAMS * pairs * select(LEFTS, 1u, GATED); e += LANES) {
+    let which = e / (TEAMS * pairs);
+    let team = e / pairs % TEAMS;
     let here = team_row + team * RIGHTS * SIDE + row + e % pairs / (SIDE / 2u);
     if (here >= sizes.rows) { continue; }
-    var one = vec2f(0.0);
-    var two = vec2f(0.0);
+    var sums = vec2f(0.0);
+    var ups = vec2f(0.0);
     for (var share = 0u; share < SHARES; share++) {
-      let at = (team * SHARES + share) * 2u * MATRIX + e % pairs * 2u;
-      one += vec2f(partial[at], partial[at + 1u]);
-      if (LEFTS == 2u) { two += vec2f(partial[at + MATRIX], partial[at + MATRIX + 1u]); }
+      let at = ((team * SHARES + share) * 2u + which) * MATRIX + e % pairs * 2u;
+      sums += vec2f(partial[at], partial[at + 1u]);
+      if (GATED) { ups += vec2f(partial[at + MATRIX], partial[at + MATRIX + 1u]); }
     }
-    one *= scale_of(here - team_row);
-    two *= scale_of(here - team_row);
-    let output = first_output + e % (SIDE / 2u) * 2u;
+    let output = first_output + which * SIDE + e % (SIDE / 2u) * 2u;
     if (GATED) {
       // e^-z of very negative gates would be infinite, which WGSL may take to be absent: there silu is 0 to all digits.
-      let joined = one / (1.0 + exp(min(-one, vec2f(88.0)))) * two;
+      let joined = sums / (1.0 + exp(min(-sums, vec2f(88.0)))) * ups;
       let at = (here / 16u * sizes.out_stride + output / 16u) * 256u + here % 16u * 16u + output % 16u;
       if (output / 16u < sizes.panels) { out[at / 2u] = pack2x16float(clamp(joined, vec2f(-65504.0), vec2f(65504.0))); }
     } else {
-      put(here, output, one);
-      if (LEFTS == 2u) { put(here, output + SIDE, two); }
+      put(here, output, sums);
     }
   }
 }
@@ -162,41 +153,124 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   var two_1 = Result();
   var two_2 = Result();
   var two_3 = Result();
-  let rounds = (sizes.tiles + SHARES - 1u) / SHARES;
-  for (var round = 0u; round < rounds; round++) {
-    let tile = round * SHARES + share;
+  let mine = subgroup * 2u; // of unpacked tiles
+  let columns = sizes.tiles * TILE_COLUMNS;
+  // What is unpacked next is on its way while this is computed with. A tile beyond the last is the last again.
+  let seat = lane % SUBGROUP;
+  var ones = units_of(one, min(share, sizes.tiles - 1u), seat);
+  var twos = ones;
+  if (LEFTS == 2u) { twos = units_of(two, min(share, sizes.tiles - 1u), seat); }
+  var a: Left;
+  var b: Left;
+  var c: Left;
+  var d: Left;
+  var e: Left;
+  var f: Left;
+  var g: Left;
+  var h: Left;
+  for (var first = 0u; first < columns; first += SHARES * CHUNK) {
+    let at = first + share * CHUNK;
     if (UNPACKS) {
       workgroupBarrier();
-      if (tile < sizes.tiles) {
-        unpack(one, tile, subgroup * 2u, lane % SUBGROUP);
-        if (LEFTS == 2u) { unpack(two, tile, subgroup * 2u + 1u, lane % SUBGROUP); }
+      if (at < columns) {
+        unpack(ones, mine, seat);
+        if (LEFTS == 2u) { unpack(twos, mine + 1u, seat); }
       }
+      let next = min(at / TILE_COLUMNS + SHARES, sizes.tiles - 1u);
+      ones = units_of(one, next, seat);
+      if (LEFTS == 2u) { twos = units_of(two, next, seat); }
       workgroupBarrier();
     }
-    for (var column = 0u; column < TILE_COLUMNS && tile < sizes.tiles; column += SIDE) {
-      let a = left(one, tile, column, subgroup * 2u);
-      var b = Left();
-      if (LEFTS == 2u) { b = left(two, tile, column, subgroup * 2u + 1u); }
-      let r = right(row, tile * TILE_COLUMNS + column);
-      one_0 = subgroupMatrixMultiplyAccumulate(a, r, one_0);
-      if (LEFTS == 2u) { two_0 = subgroupMatrixMultiplyAccumulate(b, r, two_0); }
+    if (at < columns) {
+      a = left(one, at, mine);
+      if (LEFTS == 2u) { e = left(two, at, mine + 1u); }
+      if (STEPS > 1u) {
+        b = left(one, at + SIDE, mine);
+        if (LEFTS == 2u) { f = left(two, at + SIDE, mine + 1u); }
+      }
+      if (STEPS > 2u) {
+        c = left(one, at + 2u * SIDE, mine);
+        d = left(one, at + 3u * SIDE, mine);
+        if (LEFTS == 2u) {
+          g = left(two, at + 2u * SIDE, mine + 1u);
+          h = left(two, at + 3u * SIDE, mine + 1u);
+        }
+      }
+      {
+        let r = right(row, at);
+        one_0 = subgroupMatrixMultiplyAccumulate(a, r, one_0);
+        if (LEFTS == 2u) { two_0 = subgroupMatrixMultiplyAccumulate(e, r, two_0); }
+        if (STEPS > 1u) {
+          let s = right(row, at + SIDE);
+          one_0 = subgroupMatrixMultiplyAccumulate(b, s, one_0);
+          if (LEFTS == 2u) { two_0 = subgroupMatrixMultiplyAccumulate(f, s, two_0); }
+        }
+        if (STEPS > 2u) {
+          let t = right(row, at + 2u * SIDE);
+          one_0 = subgroupMatrixMultiplyAccumulate(c, t, one_0);
+          if (LEFTS == 2u) { two_0 = subgroupMatrixMultiplyAccumulate(g, t, two_0); }
+          let u = right(row, at + 3u * SIDE);
+          one_0 = subgroupMatrixMultiplyAccumulate(d, u, one_0);
+          if (LEFTS == 2u) { two_0 = subgroupMatrixMultiplyAccumulate(h, u, two_0); }
+        }
+      }
       if (RIGHTS > 1u) {
-        let r = right(row + SIDE, tile * TILE_COLUMNS + column);
+        let r = right(row + SIDE, at);
         one_1 = subgroupMatrixMultiplyAccumulate(a, r, one_1);
-        if (LEFTS == 2u) { two_1 = subgroupMatrixMultiplyAccumulate(b, r, two_1); }
+        if (LEFTS == 2u) { two_1 = subgroupMatrixMultiplyAccumulate(e, r, two_1); }
+        if (STEPS > 1u) {
+          let s = right(row + SIDE, at + SIDE);
+          one_1 = subgroupMatrixMultiplyAccumulate(b, s, one_1);
+          if (LEFTS == 2u) { two_1 = subgroupMatrixMultiplyAccumulate(f, s, two_1); }
+        }
+        if (STEPS > 2u) {
+          let t = right(row + SIDE, at + 2u * SIDE);
+          one_1 = subgroupMatrixMultiplyAccumulate(c, t, one_1);
+          if (LEFTS == 2u) { two_1 = subgroupMatrixMultiplyAccumulate(g, t, two_1); }
+          let u = right(row + SIDE, at + 3u * SIDE);
+          one_1 = subgroupMatrixMultiplyAccumulate(d, u, one_1);
+          if (LEFTS == 2u) { two_1 = subgroupMatrixMultiplyAccumulate(h, u, two_1); }
+        }
       }
       if (RIGHTS > 2u) {
-        let r = right(row + 2u * SIDE, tile * TILE_COLUMNS + column);
+        let r = right(row + 2u * SIDE, at);
         one_2 = subgroupMatrixMultiplyAccumulate(a, r, one_2);
-        if (LEFTS == 2u) { two_2 = subgroupMatrixMultiplyAccumulate(b, r, two_2); }
-        let s = right(row + 3u * SIDE, tile * TILE_COLUMNS + column);
-        one_3 = subgroupMatrixMultiplyAccumulate(a, s, one_3);
-        if (LEFTS == 2u) { two_3 = subgroupMatrixMultiplyAccumulate(b, s, two_3); }
+        if (LEFTS == 2u) { two_2 = subgroupMatrixMultiplyAccumulate(e, r, two_2); }
+        if (STEPS > 1u) {
+          let s = right(row + 2u * SIDE, at + SIDE);
+          one_2 = subgroupMatrixMultiplyAccumulate(b, s, one_2);
+          if (LEFTS == 2u) { two_2 = subgroupMatrixMultiplyAccumulate(f, s, two_2); }
+        }
+        if (STEPS > 2u) {
+          let t = right(row + 2u * SIDE, at + 2u * SIDE);
+          one_2 = subgroupMatrixMultiplyAccumulate(c, t, one_2);
+          if (LEFTS == 2u) { two_2 = subgroupMatrixMultiplyAccumulate(g, t, two_2); }
+          let u = right(row + 2u * SIDE, at + 3u * SIDE);
+          one_2 = subgroupMatrixMultiplyAccumulate(d, u, one_2);
+          if (LEFTS == 2u) { two_2 = subgroupMatrixMultiplyAccumulate(h, u, two_2); }
+        }
+      }
+      if (RIGHTS > 2u) {
+        let r = right(row + 3u * SIDE, at);
+        one_3 = subgroupMatrixMultiplyAccumulate(a, r, one_3);
+        if (LEFTS == 2u) { two_3 = subgroupMatrixMultiplyAccumulate(e, r, two_3); }
+        if (STEPS > 1u) {
+          let s = right(row + 3u * SIDE, at + SIDE);
+          one_3 = subgroupMatrixMultiplyAccumulate(b, s, one_3);
+          if (LEFTS == 2u) { two_3 = subgroupMatrixMultiplyAccumulate(f, s, two_3); }
+        }
+        if (STEPS > 2u) {
+          let t = right(row + 3u * SIDE, at + 2u * SIDE);
+          one_3 = subgroupMatrixMultiplyAccumulate(c, t, one_3);
+          if (LEFTS == 2u) { two_3 = subgroupMatrixMultiplyAccumulate(g, t, two_3); }
+          let u = right(row + 3u * SIDE, at + 3u * SIDE);
+          one_3 = subgroupMatrixMultiplyAccumulate(d, u, one_3);
+          if (LEFTS == 2u) { two_3 = subgroupMatrixMultiplyAccumulate(h, u, two_3); }
+        }
       }
     }
   }
 
-  scale_rows(lane, group.y == 0u);
   finish(subgroup, lane, 0u, one_0, two_0);
   if (RIGHTS > 1u) { finish(subgroup, lane, SIDE, one_1, two_1); }
   if (RIGHTS > 2u) {

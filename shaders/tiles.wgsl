@@ -10,13 +10,12 @@ override NORM: bool; // else `norm` is not read
 const LANES: u32 = 256u;
 const STRIPE: u32 = 16u; // sums are taken by stripes of lanes, then over the stripes: few barriers
 
-struct Sizes { x_at: u32, x_stride4: u32, cols: u32, eps: f32, scales_at: u32 }
+struct Sizes { x_at: u32, x_stride4: u32, cols: u32, eps: f32 }
 
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> x: array<vec4f>;
 @group(0) @binding(2) var<storage, read> norm: array<vec4f>;
 @group(0) @binding(3) var<storage, read_write> tiles: array<vec2u>;
-@group(0) @binding(4) var<storage, read_write> norms: array<f32>; // the rows' scales, for heads/prepares.wgsl
 
 var<workgroup> parts: array<f32, LANES>;
 
@@ -39,7 +38,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     var sum = 0.0;
     for (var i = 0u; i < STRIPE; i++) { sum += parts[i]; }
     scale = 1.0 / sqrt(sum / f32(sizes.cols) + sizes.eps);
-    if (lane == 0u) { norms[sizes.scales_at + row] = scale; }
   }
   // A tile is 64 units of 4 numbers.
   let across = (sizes.cols + 15u) / 16u;

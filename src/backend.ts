@@ -159,9 +159,8 @@ export interface Backend {
   linear(x: Tensor, norm: Norm | undefined, weights: readonly Weight[], outs: readonly Tensor[]): void;
   /** out = silu(norm(x) · gateᵀ) · (norm(x) · upᵀ), element by element; silu(z) = z / (1 + e^-z). gate and up lie side by side. */
   linearGated(x: Tensor, norm: Norm, gate: Weight, up: Weight, out: Tensor): void;
-  /** out += x · Wᵀ: a projection back into the residual stream. next: the norm by which all of out is read next, where nothing changes
-   *  it before and a norm was what read it last; a backend may prepare its rows for that. */
-  linearAdd(x: Tensor, weight: Weight, out: Tensor, next?: Norm): void;
+  /** out += x · Wᵀ: a projection back into the residual stream. */
+  linearAdd(x: Tensor, weight: Weight, out: Tensor): void;
   /** x[row] = norm(x[row]). A norm narrower than the rows normalises each part of its width (a head) by itself. */
   rmsNorm(x: Tensor, norm: Norm): void;
   /** x[row] += bias. x (rows, cols), bias (1, cols). */

@@ -67,11 +67,11 @@ export function createForward(backend: Backend, config: ModelConfig, weights: We
       backend.ropeAppend(queries, keys, values, layer, batch);
     } else backend.linearRopeAppend(residual, input, projections, qkv, layer, batch);
     attend(queries, layer, batch, out);
-    backend.linearAdd(out, w.o, residual, w.oBias ? undefined : norm(w.ffnNorm));
+    backend.linearAdd(out, w.o, residual);
     if (w.oBias) backend.addBias(residual, w.oBias);
 
     backend.linearGated(residual, norm(w.ffnNorm), w.gate, w.up, hidden);
-    backend.linearAdd(hidden, w.down, residual, norm(weights.layers[layer + 1]?.attnNorm ?? weights.outputNorm));
+    backend.linearAdd(hidden, w.down, residual);
   }
 
   /** All layers, then the logits of the last `wanted` rows. */

@@ -18,23 +18,26 @@ fn put(row: u32, output: u32, sums: vec2f) {
   if (output >= min(sizes.outputs, sizes.panels * 16u)) { return; }
   var column = sizes.out_at % sizes.out_stride + output;
   let d = column % HEAD_DIM;
+  let is_query = column < N_HEADS * HEAD_DIM;
+  // All loads first: they wait for one another as it is.
+  let slot = batch[4] + 2u * row;
+  let block = batch[slot];
+  let place = batch[slot + 1u];
   var x = sums;
   if (column < (N_HEADS + N_KV_HEADS) * HEAD_DIM && d < ROPE_DIM) {
     let at = batch[3] + row * ROPE_DIM + d;
     let turn = vec2f(bitcast<f32>(batch[at]), bitcast<f32>(batch[at + 1u]));
     x = vec2f(x.x * turn.x - x.y * turn.y, x.x * turn.y + x.y * turn.x);
   }
-  if (column < N_HEADS * HEAD_DIM) {
+  if (is_query) {
     let at = sizes.out_at + row * sizes.out_stride + output;
     store(at, x.x);
     store(at + 1u, x.y);
     return;
   }
   column -= N_HEADS * HEAD_DIM;
-  let slot = batch[4] + 2u * row;
-  let place = batch[slot + 1u];
   let tiles = HEAD_DIM / 16u;
-  let first = (batch[slot] * N_KV_HEADS + column / HEAD_DIM % N_KV_HEADS) * 4u * tiles + place / 16u * tiles + d / 16u;
+  let first = (block * N_KV_HEADS + column / HEAD_DIM % N_KV_HEADS) * 4u * tiles + place / 16u * tiles + d / 16u;
   let halves = packed(x);
   if (column < N_KV_HEADS * HEAD_DIM) {
     kv[first * 128u + place % 16u * 8u + d % 16u / 2u] = halves;
@@ -42,6 +45,8 @@ fn put(row: u32, output: u32, sums: vec2f) {
   }
   // Two tokens of a dimension share a word.
   let at = (first + 2u * tiles) * 128u + d % 16u * 8u + place % 16u / 2u;
-  kv[at] = insertBits(kv[at], halves & 0xffffu, place % 2u * 16u, 16u);
-  kv[at + 8u] = insertBits(kv[at + 8u], halves >> 16u, place % 2u * 16u, 16u);
+  let both = vec2u(kv[at], kv[at + 8u]);
+  let shift = place % 2u * 16u;
+  kv[at] = insertBits(both.x, halves & 0xffffu, shift, 16u);
+  kv[at + 8u] = insertBits(both.y, halves >> 16u, shift, 16u);
 }

@@ -55,8 +55,14 @@ interface GpuWeight extends Weight {
 /** What a workgroup of linear.wgsl computes. */
 export interface FewTile {
   readonly rows: number;
-  readonly panels: 1 | 2 | 4;
+  readonly panels: 1 | 2;
+  /** Of a weight of as many panels or more it computes four, so that each load of x counts for more: of floats, and of quantised
+   *  weights, whose unpacking takes registers. */
+  readonly wide: readonly [floats: number, blocks: number];
 }
+
+/** What one computes in a product. */
+type Work = Readonly<Record<"rows" | "panels", number>>;
 
 /** What a workgroup of linear_matrix.wgsl computes: lefts matrices' outputs for teams · rights matrices of rows. */
 export interface MatrixTile {
@@ -65,6 +71,8 @@ export interface MatrixTile {
   /** Subgroups that share a team's columns. */
   readonly shares: number;
   readonly teams: number;
+  /** Matrices of columns that a subgroup loads at once. */
+  readonly ahead: 1 | 2 | 4;
 }
 
 /** The tiles that kernels are made for. */
@@ -77,32 +85,32 @@ export interface Tiling {
   readonly enough: number;
   /** With fewer than this a workgroup has one matrix of outputs and not two. */
   readonly least: number;
-  /** Likewise of `few`; and of those with four panels, each of which has more to do and more sums to join. */
+  /** With fewer shares of panels than this a workgroup of `few` has fewer outputs of each panel. */
   readonly enoughFew: number;
-  readonly enoughWide: number;
-  /** A weight of fewer panels is not computed four at a time, but two. */
-  readonly wide: number;
   /** Of a workgroup of `few`. */
   readonly lanes: 64 | 256;
 }
 
 export const TILING: Tiling = {
   few: [
-    { rows: 1, panels: 1 },
-    { rows: 2, panels: 1 },
-    { rows: 4, panels: 2 },
-    { rows: 8, panels: 4 },
+    { rows: 1, panels: 1, wide: [1280, 128] },
+    { rows: 2, panels: 1, wide: [128, 128] },
+    { rows: 4, panels: 2, wide: [128, 128] },
+    { rows: 8, panels: 2, wide: [128, Infinity] },
   ],
   mostFew: 4,
   enough: 256,
   least: 96,
   enoughFew: 1024,
-  enoughWide: 160,
-  wide: 128,
   lanes: 256,
 };
 /** Where the GPU is a program, to begin a lane takes longer than its work. */
-const SOFTWARE_TILING: Tiling = { ...TILING, enoughFew: 16, enoughWide: 8, wide: 5, lanes: 64 };
+const SOFTWARE_TILING: Tiling = {
+  ...TILING,
+  few: TILING.few.map((tile) => ({ ...tile, wide: [5, 5] as const })),
+  enoughFew: 32,
+  lanes: 64,
+};
 
 /** The largest piece of a file on its way: the caller's bytes, the queue's copy and the buffer that is packed from. */
 const PIECE_BYTES = 4 << 20;
@@ -140,16 +148,6 @@ export async function createLinear(
   let between = gpu.buffer(0, "activations");
   roomFor(widest);
   const ups = gpu.buffer(maxRows * strideOf(hiddenDim) * 4, "activations");
-  /** Samples' rows that a norm reads next, as the product that made them left them for products: tiles, scales and sums of squares. */
-  const ahead = unit && {
-    tiles: gpu.buffer(maxRows * Math.ceil(widest / 16) * 32, "activations"),
-    norms: gpu.buffer((2 + Math.ceil(widest / unit.side)) * maxRows * 4, "activations"),
-  };
-  /** The norm that they were left for; and where in norms is the scale that they have, the last one of their row. */
-  let leftFor: { readonly rows: GPUBuffer; readonly weight: Tensor } | undefined;
-  let scalesAt = 0;
-  /** What takes scales where nothing reads them. */
-  const unused = gpu.buffer(ahead ? 0 : maxRows * 4, "activations");
   /** How products of the forward at hand compute: never halves, which some of those of `many` take. */
   let usual: Kind = "few";
   let prompt = false;
@@ -168,7 +166,7 @@ export async function createLinear(
     const unit = gpu.abilities.matrix;
     if (!unit || 8 * unit.subgroup > limits.maxComputeInvocationsPerWorkgroup) return undefined;
     const heads = [unit.side === 8 ? "matrix_8" : undefined];
-    const sizes = { LEFTS: 2, RIGHTS: 1, SHARES: 1, TEAMS: 1, SUBGROUP: unit.subgroup };
+    const sizes = { LEFTS: 2, RIGHTS: 1, SHARES: 1, TEAMS: 1, AHEAD: 4, SUBGROUP: unit.subgroup };
     return (await kernels.tryGet("linear_matrix", { heads, constants: { ...sizes, GATED: 0 } })) && unit;
   }
 
@@ -181,43 +179,48 @@ export async function createLinear(
   /** The kernel of a stack's products; they are compiled when first used. */
   function fewKernel(
     stack: Stack,
-    { rows, panels }: FewTile,
+    { rows, panels }: Work,
     outputs: number,
     normed: boolean,
     gated: boolean,
-    end: End,
+    append: Append | undefined,
   ): Kernel {
-    const kind = 4 * Number(normed) + kindOf(gated, end);
+    const kind = 4 * Number(normed) + kindOf(gated, append);
     return productOf(stack, keyOf(kind, rows, panels, outputs), ({ layout, ragged }) => {
       const sizes = { LANES: tiling.lanes, ROWS: rows, PANELS: panels, OUTPUTS: outputs, RAGGED: Number(ragged) };
       const constants = { ...layout.constants, ...sizes, NORM: Number(normed), GATED: Number(gated) };
-      const heads = [layout.head, end.append && "rotated"];
-      return kernels.now("linear", { heads, constants: { ...constants, ...end.append?.constants } });
+      const heads = [layout.head, append && "rotated"];
+      return kernels.now("linear", { heads, constants: { ...constants, ...append?.constants } });
     });
   }
-  function halfKernel(stack: Stack, { rows, panels }: FewTile, outputs: number, gated: boolean, end: End): Kernel {
-    const kind = 16 + kindOf(gated, end);
+  function halfKernel(
+    stack: Stack,
+    { rows, panels }: Work,
+    outputs: number,
+    gated: boolean,
+    append: Append | undefined,
+  ): Kernel {
+    const kind = 16 + kindOf(gated, append);
     return productOf(stack, keyOf(kind, rows, panels, outputs), ({ layout }) => {
-      const heads = [layout.head && "half_unpacked", layout.head, end.append && "rotated"];
+      const heads = [layout.head && "half_unpacked", layout.head, append && "rotated"];
       const sizes = { LANES: tiling.lanes, PANELS: panels, OUTPUTS: outputs, GATED: Number(gated) };
-      const constants = { ...layout.constants, ...sizes, ...end.append?.constants };
+      const constants = { ...layout.constants, ...sizes, ...append?.constants };
       return kernels.now("linear_half", { heads, constants });
     });
   }
-  function matrixKernel(stack: Stack, tile: MatrixTile, prepared: boolean, gated: boolean, end: End): Kernel {
-    const { lefts, rights, shares, teams } = tile;
-    const { append, next } = end;
-    const kind = 8 + 4 * Number(prepared) + kindOf(gated, end);
-    return productOf(stack, keyOf(kind, lefts, rights, shares, teams), ({ layout }) => {
+  function matrixKernel(stack: Stack, tile: MatrixTile, gated: boolean, append: Append | undefined): Kernel {
+    const { lefts, rights, shares, teams, ahead } = tile;
+    const kind = 8 + kindOf(gated, append);
+    return productOf(stack, keyOf(kind, lefts, rights, shares, teams, ahead), ({ layout }) => {
       const [unpacked, head] = layout.matrixHeads;
       const side = unit?.side === 8 ? "matrix_8" : undefined;
-      const heads = [side, unpacked, head, append ? "rotated" : next && "prepares", prepared ? "prepared" : undefined];
+      const heads = [side, unpacked, head, append && "rotated"];
       const constants = { ...matrixSizes(tile), GATED: Number(gated) };
       const ofHead = unpacked ? layout.constants : {};
       return kernels.now("linear_matrix", { heads, constants: { ...ofHead, ...constants, ...append?.constants } });
     });
   }
-  const kindOf = (gated: boolean, { append, next }: End) => (gated ? 1 : append ? 2 : next ? 3 : 0);
+  const kindOf = (gated: boolean, append: Append | undefined) => (gated ? 1 : append ? 2 : 0);
   /** One number of several, each below 32. */
   const keyOf = (...numbers: number[]) => numbers.reduce((key, number) => 32 * key + number, 0);
   function productOf(stack: Stack, key: number, make: (stack: Stack) => Kernel): Kernel {
@@ -226,28 +229,32 @@ export async function createLinear(
     return made;
   }
   /** The tile of so many rows; shares and teams follow from the weight alone, so that they change no row's bits. */
-  function matrixTile(rows: number, outputs: number, gated: boolean, { layout }: Stack): MatrixTile {
+  function matrixTile(rows: number, outputs: number, gated: boolean, { layout, tiles }: Stack): MatrixTile {
     const { side, subgroup } = unit as MatrixUnit;
     const rights = rows <= side ? 1 : rows <= 2 * side ? 2 : 4;
     const isNarrow = outputs / (2 * side) < tiling.enough;
-    if (prompt) return { lefts: 2, rights: 4, shares: isNarrow ? 4 : 2, teams: isNarrow ? 2 : 4 };
-    // Twice the subgroups need twice the lanes and memory.
-    const unpacked = layout.matrixHeads.length > 0 ? 2 * side * layout.tileColumns * 2 : 0;
-    const doubles =
-      16 * subgroup <= limits.maxComputeInvocationsPerWorkgroup &&
-      16 * (8 * side * side + unpacked) <= limits.maxComputeWorkgroupStorageSize;
-    return {
-      lefts: outputs / (2 * side) < tiling.least && !gated ? 1 : 2,
-      rights,
-      shares: isNarrow && doubles ? 16 : 8,
-      teams: 1,
-    };
+    // With the sums of four matrices of rows a subgroup has little room for more.
+    const most = rights === 4 && !isNarrow ? 1 : 4;
+    const columns = tiles * layout.tileColumns;
+    const ahead = ([4, 2] as const).find((ahead) => ahead <= most && columns % (ahead * side) === 0) ?? 1;
+    // Each subgroup has two matrices of sums in workgroup memory, and two of unpacked weights.
+    const unpacked = layout.matrixHeads.length > 0 ? 2 * side * (layout.tileColumns + 8) * 2 : 0;
+    const fits = (subgroups: number) =>
+      subgroups * subgroup <= limits.maxComputeInvocationsPerWorkgroup &&
+      subgroups * (8 * side * side + unpacked) + 512 <= limits.maxComputeWorkgroupStorageSize;
+    if (prompt) {
+      const [shares, teams] = isNarrow ? [4, 2] : [2, 4];
+      return { lefts: 2, rights: 4, shares, teams: fits(8) ? teams : teams / 2, ahead: 1 };
+    }
+    const lefts = outputs / (2 * side) < tiling.least && !gated ? 1 : 2;
+    return { lefts, rights, shares: isNarrow && fits(16) ? 16 : fits(8) ? 8 : 4, teams: 1, ahead };
   }
-  const matrixSizes = ({ lefts, rights, shares, teams }: MatrixTile) => ({
+  const matrixSizes = ({ lefts, rights, shares, teams, ahead }: MatrixTile) => ({
     LEFTS: lefts,
     RIGHTS: rights,
     SHARES: shares,
     TEAMS: teams,
+    AHEAD: ahead,
     SUBGROUP: unit?.subgroup ?? 1,
   });
 
@@ -342,9 +349,8 @@ export async function createLinear(
     if (x.form.tiles || (kind === "many" && !weight)) return x;
     const made: GpuTensor = { ...x, buffer: between, first: 0, column: 0, stride: strideOf(x.cols) };
     if (kind !== "many") {
-      const sizes = [placeOf(x) / 4, x.stride / 4, x.cols, eps, scalesAt];
-      const norms = ahead?.norms ?? unused;
-      gpu.run(tiled[weight ? 1 : 0], [x.buffer, weight?.buffer ?? x.buffer, between, norms], sizes, x.rows);
+      const sizes = [placeOf(x) / 4, x.stride / 4, x.cols, eps];
+      gpu.run(tiled[weight ? 1 : 0], [x.buffer, weight?.buffer ?? x.buffer, between], sizes, x.rows);
     } else if (weight) {
       const sizes = [x.cols, placeOf(x), x.stride, 0, made.stride, eps];
       gpu.run(rmsNorm, [x.buffer, weight.buffer, between], sizes, 1, x.rows);
@@ -383,24 +389,16 @@ export async function createLinear(
     }
   }
 
-  /** What a product reads. norm: that it normalises by itself; prepared: whether the rows are those left for it. */
+  /** What a product reads. norm: that it normalises by itself. */
   interface Input {
     readonly kind: Kind;
     readonly x: GpuTensor;
     readonly norm?: Norm;
-    readonly prepared?: { readonly scalesAt: number; readonly eps: number };
-  }
-
-  /** What comes of a product's results besides: see Append, and Backend.linearAdd. */
-  interface End {
-    readonly append?: Append;
-    readonly next?: Norm;
   }
 
   /** out = or += x · Wᵀ, or gate and up joined. */
-  function product({ kind, x, norm, prepared }: Input, span: Span, add: 0 | 1, end: End = {}): void {
+  function product({ kind, x, norm }: Input, span: Span, add: 0 | 1, append?: Append): void {
     const { stack, out, gated } = span;
-    const { append, next } = end;
     const { rows } = x;
     const all = span.panels * PANEL * (gated ? 2 : 1); // outputs
     for (const { buffer, panel, panels, column } of partsOf(span)) {
@@ -413,43 +411,32 @@ export async function createLinear(
       if (kind === "matrix" && unit) {
         const tile = matrixTile(rows, all, gated, stack);
         const across = Math.ceil(rows / (unit.side * tile.rights * tile.teams));
-        if (prepared || next) {
-          const eps = floatBits(prepared?.eps ?? 0);
-          ofTiles.push(column, Math.ceil(out.cols / 16), maxRows, prepared?.scalesAt ?? scalesAt, x.cols, eps);
-        }
         const bindings = [buffer, x.buffer, out.buffer, ...appended];
-        if (next && ahead) bindings.push((next.weight as GpuTensor).buffer, ahead.tiles);
-        if ((prepared || next) && ahead) bindings.push(ahead.norms);
-        const kernel = matrixKernel(stack, tile, prepared !== undefined, gated, end);
+        const kernel = matrixKernel(stack, tile, gated, append);
         gpu.run(kernel, bindings, ofTiles, across, Math.ceil(outputs / (unit.side * (gated ? 1 : tile.lefts))));
       } else {
         // A fixed class is one kernel for any number of rows: compilers round the others' sums in ways of their own.
         const least = kernelClass === "few" ? 1 : kind === "few" ? rows : Infinity;
         const found = tiling.few.find((tile) => tile.rows >= least) ?? tiling.few[tiling.few.length - 1];
         // By the whole weight, so that it changes no bits.
-        const isWide = found.panels === 4 && all >= tiling.wide * PANEL;
-        const tile: FewTile = found.panels === 4 && !isWide ? { ...found, panels: 2 } : found;
-        const atOnce = gated ? Math.ceil(tile.panels / 2) : tile.panels;
-        const enough = Math.min(isWide ? tiling.enoughWide : tiling.enoughFew, x.cols / 4);
-        const most = Math.min(4, (stack.tiles * stack.layout.parts * PANEL) / tiling.lanes); // beyond it lanes have no tile
+        const isWide = all >= found.wide[stack.layout.tileColumns > 16 ? 1 : 0] * PANEL;
+        const tile = { rows: found.rows, panels: isWide ? 4 : gated ? 2 : found.panels };
+        const atOnce = gated ? tile.panels / 2 : tile.panels;
+        const enough = Math.min(tiling.enoughFew, x.cols / 4);
+        // Beyond it lanes have no tile; and a single panel, or sums of eight rows, are better off with longer reads.
+        const shares = tile.panels === 1 || tile.rows === 8 ? 2 : 4;
+        const most = Math.min(shares, (stack.tiles * stack.layout.parts * PANEL) / tiling.lanes);
         let share = 1; // of a panel
-        while (2 * share <= most && share * span.panels < enough * tile.panels) share *= 2;
+        while (2 * share <= most && share * all < enough * PANEL) share *= 2;
         const groups = [Math.ceil(rows / tile.rows), Math.ceil(panels / atOnce) * share];
         if (kind === "halves") {
-          const kernel = halfKernel(stack, tile, PANEL / share, gated, end);
+          const kernel = halfKernel(stack, tile, PANEL / share, gated, append);
           gpu.run(kernel, [buffer, x.buffer, out.buffer, ...appended], ofTiles, groups[0], groups[1]);
           continue;
         }
         const sizes = [rows, placeOf(x) / 4, x.stride / 4, x.cols, floatBits(norm?.eps ?? 0), ...place, ...weights];
         const by = (norm?.weight as GpuTensor | undefined)?.buffer ?? x.buffer;
-        const kernel = fewKernel(
-          stack,
-          gated && tile.panels === 1 ? { ...tile, panels: 2 } : tile,
-          PANEL / share,
-          norm !== undefined,
-          gated,
-          end,
-        );
+        const kernel = fewKernel(stack, tile, PANEL / share, norm !== undefined, gated, append);
         gpu.run(kernel, [buffer, x.buffer, by, out.buffer, ...appended], sizes, groups[0], groups[1]);
       }
     }
@@ -460,11 +447,7 @@ export async function createLinear(
   function input(kind: Kind, x: Tensor, norm: Norm | undefined): Input {
     const from = x as GpuTensor;
     if (kind === "few") return { kind, x: from, norm };
-    if (!norm || !ahead || leftFor?.rows !== from.buffer || leftFor.weight !== norm.weight)
-      return { kind, x: readable(kind, from, norm) };
-    const prepared = { scalesAt, eps: norm.eps };
-    scalesAt = maxRows - scalesAt; // where the product leaves the norm's own
-    return { kind, x: { ...from, buffer: ahead.tiles }, prepared };
+    return { kind, x: readable(kind, from, norm) };
   }
 
   function products(
@@ -485,7 +468,7 @@ export async function createLinear(
         spans[spans.length - 1] = { ...last, panels: panels + next.panels, outputs: outputs + next.outputs };
       }
     });
-    for (const span of spans) product(from, span, 0, { append });
+    for (const span of spans) product(from, span, 0, append);
   }
 
   return {
@@ -508,8 +491,6 @@ export async function createLinear(
     upload,
     begin(rows, decoding) {
       prompt = !decoding;
-      leftFor = undefined;
-      scalesAt = 0;
       const mostFew = unit ? tiling.mostFew : tiling.few[tiling.few.length - 1].rows;
       const few = kernelClass ? kernelClass === "few" : decoding && rows <= mostFew;
       usual = few ? "few" : unit ? "matrix" : "many";
@@ -542,13 +523,8 @@ export async function createLinear(
       const width = to.stride / 4;
       gpu.run(swiglu, [to.buffer, ups], [width, to.first, 0], Math.ceil(width / SWIGLU_LANES), to.rows);
     },
-    linearAdd(x, weight, out, next) {
-      const prepares = usual === "matrix" && !prompt && (out as GpuTensor).first === 0 ? next : undefined;
-      product(input(usual, x, undefined), spanOf(weight, out), 1, { next: prepares });
-      leftFor = prepares && { rows: (out as GpuTensor).buffer, weight: prepares.weight };
-    },
-    scratchBytes: () =>
-      maxRows * (strideOf(widest) + strideOf(hiddenDim)) * 4 + (ahead ? ahead.tiles.size + ahead.norms.size : 0),
+    linearAdd: (x, weight, out) => product(input(usual, x, undefined), spanOf(weight, out), 1),
+    scratchBytes: () => maxRows * (strideOf(widest) + strideOf(hiddenDim)) * 4,
   };
 }
 

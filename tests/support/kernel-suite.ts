@@ -335,43 +335,6 @@ export function kernelTests(test: Register, { name, exact, halves: wide, create 
       }
     });
 
-  test(`${name}: linearAdd for the norm that reads its rows next`, async () => {
-    const [cols, inner] = [331, 96];
-    const backend = await create({ dim: cols, hiddenDim: inner });
-    const random = newRandom(17);
-    const weights = async (type: string, rows: readonly number[], cols: number, scale: number) =>
-      newWeights(
-        backend,
-        rows.map((rows) => ({ type, rows, data: randomBlocks(type, rows * cols, scale, random, cols) })),
-        cols,
-      );
-    const [first] = await weights("F16", [inner], cols, 0.05);
-    const [back, more] = await weights("Q8_0", [cols, cols], inner, 30); // rows grow a lot on the way
-    const [gate, up] = await weights("F16", [inner, inner], cols, 0.05);
-    const [last] = await weights("F16", [40], cols, 0.05);
-    const norms = [0, 1, 2].map(() => ({ weight: backend.vector(normals(random, cols)), eps: 1e-3 }));
-    for (const rows of [3, 21, 40]) {
-      const values = normals(random, rows * cols, 0.01);
-      const layers = async (isTold: boolean) => {
-        const x = await newTensor(backend, values, rows, cols, ROPE_DIM);
-        const [a, b, c] = [inner, inner, 40].map((width) => backend.tensor(rows, width));
-        begin(backend, rows);
-        backend.linear(x, norms[0], [first], [a]);
-        backend.linearAdd(a, back, x, isTold ? norms[1] : undefined);
-        backend.linearGated(x, norms[1], gate, up, b);
-        backend.linearAdd(b, more, x, isTold ? norms[2] : undefined);
-        backend.linear(x, norms[2], [last], [c]);
-        return [await valuesOf(backend, x), await valuesOf(backend, c)];
-      };
-      const [x, c] = await layers(false);
-      const [toldX, toldC] = await layers(true);
-      const bound = widened({ atol: exact ? 0 : 1e-5, rtol: 0 });
-      const size = Math.max(...x.map(Math.abs));
-      close(toldX, x, { atol: bound.atol * size, rtol: 0 }, `${rows} rows, what norms read`);
-      close(toldC, c, { ...bound, atol: 3 * bound.atol }, `${rows} rows, the last product`);
-    }
-  });
-
   // -------------------------------------------------------------------------------------------- rotary positions
 
   for (const { name: what, headDim, ropeDim, pairs, bound } of cases.ROPE)

@@ -29,7 +29,6 @@ const PREFILL = /^prefill in chunks and at once, (MHA, 6|GQA, 20)/;
 const RISING = /^prefill in chunks and at once, scores that rise/;
 const ROPE = /^ropeAppend (interleaved|halves), (part of|an odd)/;
 const ROTATED = /^linearRopeAppend .*, heads of whole tiles/;
-const PREPARED = /^linearAdd for the norm/;
 const BLOCKS = /^(ropeAppend|copyBlock|prefill in chunks and at once, MHA, 6)/;
 /** One panel of more columns than a workgroup's lanes take in one go, the last tile not full. */
 const PRODUCT = /^linear F16, 13 × 1031/;
@@ -66,8 +65,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "attend_prefill",
-    find: "vec4u(step + token) > last",
-    replace: "vec4u(step + token) >= last",
+    find: "vec4u(step + lane) > last",
+    replace: "vec4u(step + lane) >= last",
     what: "a token does not see itself",
     tests: PREFILL,
   },
@@ -202,8 +201,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "attend_prefill",
-    find: "select(scores[i * VECTORS + r], Rows(LEAST), vec4u(step + token) > last)",
-    replace: "scores[i * VECTORS + r]",
+    find: "select(scores[r], Rows(LEAST), vec4u(step + lane) > last)",
+    replace: "scores[r]",
     what: "tokens see those behind them",
     tests: PREFILL,
   },
@@ -287,8 +286,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "heads/rotated",
-    find: "kv[at] = insertBits(kv[at], halves & 0xffffu, place % 2u * 16u, 16u);",
-    replace: "kv[at] = (halves & 0xffffu) << (place % 2u * 16u);",
+    find: "kv[at] = insertBits(both.x, halves & 0xffffu, shift, 16u);",
+    replace: "kv[at] = (halves & 0xffffu) << shift;",
     what: "a token's V wipes out that of its neighbour",
     tests: ROTATED,
   },
@@ -1030,16 +1029,16 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "linear_matrix",
-    find: "(sizes.tiles + SHARES - 1u) / SHARES;",
-    replace: "sizes.tiles / SHARES;",
+    find: "let columns = sizes.tiles * TILE_COLUMNS;",
+    replace: "let columns = (sizes.tiles - 1u) * TILE_COLUMNS;",
     what: "the last tiles of columns are dropped",
     matrix: true,
     tests: /^linear F16, 13 × 99/,
   },
   {
     shader: "linear_matrix",
-    find: "let r = right(row + SIDE, tile",
-    replace: "let r = right(row, tile",
+    find: "let r = right(row + SIDE, at);",
+    replace: "let r = right(row, at);",
     what: "the second rows are the first",
     matrix: true,
     tests: /^linear F16, 13 × 99/,
@@ -1062,24 +1061,48 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "linear_matrix",
-    find: "let team = e / pairs;",
+    find: "let team = e / pairs % TEAMS;",
     replace: "let team = 0u;",
     what: "rows of all teams but the first are not written",
     matrix: true,
     tests: /^linear F16, 13 × 99/,
   },
   {
+    shader: "linear_matrix",
+    find: "let t = right(row, at + 2u * SIDE);",
+    replace: "let t = right(row, at);",
+    what: "a chunk's third columns are the first",
+    matrix: true,
+    tests: /^linear F16, 101 × 192/,
+  },
+  {
+    shader: "linear_matrix",
+    find: "f = left(two, at + SIDE, mine + 1u);",
+    replace: "f = left(one, at + SIDE, mine + 1u);",
+    what: "up's second columns of a chunk are the gate's",
+    matrix: true,
+    tests: /^linear and linearGated of normalised rows, weights side by side, F16 and F16 and F16/,
+  },
+  {
+    shader: "linear_matrix",
+    find: "let next = min(at / TILE_COLUMNS + SHARES, sizes.tiles - 1u);",
+    replace: "let next = at / TILE_COLUMNS;",
+    what: "tiles that are unpacked are those before",
+    matrix: true,
+    tests: /^linear BF16, 13 × 1031/,
+  },
+  {
     shader: "heads/left_unpacked",
-    find: "i % across * UNIT_COLUMNS;",
-    replace: "0u;",
+    find: "i % ACROSS * ITEM / UNIT_COLUMNS);",
+    replace: "0u);",
     what: "a tile's units land on one another",
     matrix: true,
     tests: /^linear BF16/,
   },
   {
     shader: "heads/left_unpacked",
-    find: "four(unit, j)",
-    replace: "four(unit, 0u)",
+    find: "four(unit, first % UNIT_COLUMNS / 4u + j)",
+    replace: "four(unit, first % UNIT_COLUMNS / 4u)",
     what: "a unit's first four columns stand for all",
     matrix: true,
     tests: /^linear BF16/,
@@ -1255,46 +1278,5 @@ export const MUTATIONS: readonly Mutation[] = [
     replace: "if (draw.x < beyond / 2u) {",
     what: "draws that end soon beyond the candidates find nothing",
     tests: BEYOND,
-  },
-  // -------------------------------------------------------------------------------------------- rows prepared for the next norm
-  {
-    shader: "heads/prepares",
-    find: "(norms[sizes.scales_at + row] / 256.0)",
-    replace: "(norms[sizes.scales_at] / 256.0)",
-    what: "all rows go by the first one's scale",
-    matrix: true,
-    tests: PREPARED,
-  },
-  {
-    shader: "heads/prepares",
-    find: "square = x.x * x.x + select(0.0, x.y * x.y, has_two);",
-    replace: "square = x.x * x.x;",
-    what: "half of the squares are left out",
-    matrix: true,
-    tests: PREPARED,
-  },
-  {
-    shader: "heads/prepares",
-    find: "(2u + column / SIDE)",
-    replace: "(1u + column / SIDE)",
-    what: "the first outputs' squares take the place of scales",
-    matrix: true,
-    tests: PREPARED,
-  },
-  {
-    shader: "heads/prepared",
-    find: "norms[sizes.norm_rows - sizes.scales_at + row] = scale;",
-    replace: "norms[sizes.scales_at + row] = scale;",
-    what: "the next product's rows have the scale of the last but one",
-    matrix: true,
-    tests: PREPARED,
-  },
-  {
-    shader: "heads/prepared",
-    find: "slot += STRIPES",
-    replace: "slot += 2u * STRIPES",
-    what: "half of the sums are left out",
-    matrix: true,
-    tests: PREPARED,
   },
 ];
