@@ -17,6 +17,8 @@ export interface BackendUnderTest {
   /** Bounds at least as wide as this hold where products of so many rows or more take their activations in 16 bits: all, or all but
    *  linearAdd and unembed. */
   readonly halves?: Bound & { readonly rows: number; readonly all: boolean };
+  /** Kernels that did not compile, by their labels: those of a variant are given up without a word, so that others compute instead. */
+  readonly refused?: ReadonlySet<string>;
   create(shape?: Partial<Shape>, memoryLimit?: number, trials?: Trials): Promise<Backend>;
 }
 
@@ -34,8 +36,20 @@ const HALF_SUMS = { atol: 3e-3, rtol: 2e-3, rows: 9, all: false };
 
 /** One device for all tests, which compiles each kernel once: disposing of a backend does not end it. */
 export function webGpuBackend(opened: OpenedDevice): BackendUnderTest {
+  const { device } = opened;
+  const refused = new Set<string>();
+  const compile = device.createComputePipelineAsync.bind(device);
+  device.createComputePipelineAsync = async (descriptor) => {
+    try {
+      return await compile(descriptor);
+    } catch (error) {
+      refused.add(descriptor.label ?? "");
+      throw error;
+    }
+  };
   return {
     name: "webgpu",
+    refused,
     exact: false,
     halves: opened.abilities.matrix ? HALVES : opened.abilities.f16 ? HALF_SUMS : undefined,
     create: (shape, memoryLimit, trials) =>
