@@ -8,17 +8,15 @@
 // such a part does nothing. Lanes work as in attend_context.wgsl.
 
 // head
-alias Rows = vec4f; // neighbouring rows' sums
-alias Factors = vec4f; // and factors
+alias Rows = vec4f; // something of neighbouring rows
 const WIDTH = 4u;
-fn pair(word: u32) -> vec2f { return unpack2x16float(word); }
 fn gather(row: u32, d: u32) -> Rows { return vec4f(query(row, d), query(row + 1, d), query(row + 2, d), query(row + 3, d)); }
 fn scatter(row: u32, d: u32, x: Rows) { put(row, d, x.x); put(row + 1, d, x.y); put(row + 2, d, x.z); put(row + 3, d, x.w); }
 // end of head
 
 override LANES: u32;
 override SEATS: u32; // lanes for one vector's softmax
-override VECTORS: u32; // of rows in a tile, at most 8
+override VECTORS: u32; // of rows in a tile: 1, 2 or 4
 override N_HEADS: u32;
 override N_KV_HEADS: u32;
 override HEAD_DIM: u32;
@@ -26,10 +24,12 @@ override TAIL_PARTS: u32;
 override TAIL_SLICE: u32;
 override GROUP: u32 = N_HEADS / N_KV_HEADS;
 override D16: u32 = (HEAD_DIM + 15) / 16 * 16;
-override DIMS: u32 = (D16 + LANES - 1) / LANES; // of a lane, at most 4
-override ACROSS: u32 = (D16 + DIMS - 1) / DIMS; // lanes for all dimensions
+override ACROSS: u32 = D16 / 4; // lanes for all dimensions, four each
 override TEAMS: u32 = LANES / ACROSS; // that share a step's tokens
+override QUARTER: u32 = LANES / 4; // of a step's tokens
+override WEIGHTS: u32 = VECTORS * D16; // where they begin in `factors`
 const LEAST = -1e30;
+const NONE = 0xffffffffu;
 const LSE = 0xffffffffu; // in the place of a dimension
 
 struct Sizes { q_at: u32, q_stride: u32, capacity: u32, slice: u32, slices: u32, first_part: u32, first_row: u32 }
@@ -41,10 +41,9 @@ struct Sizes { q_at: u32, q_stride: u32, capacity: u32, slice: u32, slices: u32,
 @group(0) @binding(4) var<storage, read_write> values: array<f32>;
 @group(0) @binding(5) var<storage, read_write> lse: array<f32>;
 
-var<workgroup> queries: array<Factors, D16 * VECTORS>; // (dimension, vector)
-var<workgroup> weights: array<Factors, VECTORS * LANES>; // (vector, token): scores, then their exponentials
+var<workgroup> factors: array<Rows, VECTORS * (D16 + LANES)>; // queries (vector, dimension); then weights (vector, token)
 var<workgroup> partial: array<Rows, VECTORS * SEATS>;
-var<workgroup> scales: array<Rows, VECTORS>;
+var<workgroup> scales: array<Rows, 4>;
 var<workgroup> tiles: array<u32, LANES / 32>; // where a step's blocks begin, as tile_of
 var<private> kv_head: u32;
 var<private> part: u32;
@@ -70,10 +69,10 @@ fn tile_of(token: u32) -> u32 {
   return (batch[blocks + token / 32] * N_KV_HEADS + kv_head) * 8 * D16 + token % 32 / 16 * 2 * D16;
 }
 
-/// The first n of 8 elements, then zeros: what lies behind the last token may be anything.
-fn first_of(x: vec4u, n: u32) -> vec4u {
-  let at = vec4u(0, 2, 4, 6);
-  return select(select(x & vec4u(0xffff), x, vec4u(n) > at + 1), vec4u(0), vec4u(n) <= at);
+/// Where a token's K begins, in units of 8 elements; NONE of those from `end` on.
+fn keys_of(token: u32, end: u32) -> u32 {
+  if (token >= end) { return NONE; }
+  return tile_of(token) + token % 16 * 2;
 }
 
 /// Tokens of a slice of a tail: whole blocks, so that no tail has more than TAIL_PARTS.
@@ -81,59 +80,130 @@ fn tail_slice(length: u32) -> u32 {
   return max(TAIL_SLICE, (length + TAIL_PARTS * 32 - 1) / (TAIL_PARTS * 32) * 32);
 }
 
-/// A token's K, in units of 8 elements.
-fn keys_of(token: u32) -> u32 { return tile_of(token) + token % 16 * 2; }
-
-/// Eight tokens of a dimension of V, of which so many are there.
-fn values_of(at: u32, tokens: u32) -> Eight {
-  var x = load(at);
-  if (tokens < 8) { x = first_of(x, tokens); }
-  return eight(x);
-}
-
-/// The numbers of a unit, and what each is multiplied with.
+/// The numbers of a unit.
 struct Eight { a: vec2f, b: vec2f, c: vec2f, d: vec2f }
-struct Octet { a: Factors, b: Factors, c: Factors, d: Factors, e: Factors, f: Factors, g: Factors, h: Factors }
 
-fn eight(x: vec4u) -> Eight { return Eight(pair(x.x), pair(x.y), pair(x.z), pair(x.w)); }
-
-fn added(sum: Rows, x: Eight, by: Octet) -> Rows {
-  var s = fma(Rows(x.a.x), by.a, sum);
-  s = fma(Rows(x.a.y), by.b, s);
-  s = fma(Rows(x.b.x), by.c, s);
-  s = fma(Rows(x.b.y), by.d, s);
-  s = fma(Rows(x.c.x), by.e, s);
-  s = fma(Rows(x.c.y), by.f, s);
-  s = fma(Rows(x.d.x), by.g, s);
-  return fma(Rows(x.d.y), by.h, s);
+fn eight(x: vec4u) -> Eight {
+  return Eight(unpack2x16float(x.x), unpack2x16float(x.y), unpack2x16float(x.z), unpack2x16float(x.w));
 }
 
-/// Eight dimensions of a vector's queries, and eight tokens' weights.
-fn queries_of(unit: u32, vector: u32) -> Octet {
-  let at = unit * 8 * VECTORS + vector;
-  return Octet(
-    queries[at],
-    queries[at + VECTORS],
-    queries[at + 2 * VECTORS],
-    queries[at + 3 * VECTORS],
-    queries[at + 4 * VECTORS],
-    queries[at + 5 * VECTORS],
-    queries[at + 6 * VECTORS],
-    queries[at + 7 * VECTORS],
-  );
+/// Units of four tokens, or dimensions.
+struct Units { x: vec4u, y: vec4u, z: vec4u, w: vec4u }
+
+/// A unit of four tokens' K, given where these begin; zeros of tokens that there are not.
+fn keys_at(keys: vec4u, unit: u32) -> Units {
+  let at = unit / 2 * 32 + unit % 2;
+  return Units(key_at(keys.x, at), key_at(keys.y, at), key_at(keys.z, at), key_at(keys.w, at));
 }
-fn weights_of(token: u32, vector: u32) -> Octet {
-  let at = vector * LANES + token;
-  return Octet(
-    weights[at],
-    weights[at + 1],
-    weights[at + 2],
-    weights[at + 3],
-    weights[at + 4],
-    weights[at + 5],
-    weights[at + 6],
-    weights[at + 7],
-  );
+fn key_at(key: u32, at: u32) -> vec4u {
+  if (key == NONE) { return vec4u(); }
+  return load(key + at);
+}
+
+/// Eight tokens of four dimensions of V, from a token of the step on.
+fn values_at(token: u32, dim: u32) -> Units {
+  let at = tiles[token / 32] + token % 32 / 16 * 2 * D16 + 4 * D16 + token % 16 / 8 + dim * 2;
+  return Units(load(at), load(at + 2 * ACROSS), load(at + 4 * ACROSS), load(at + 6 * ACROSS));
+}
+
+/// The first n of the eight tokens, then zeros: what lies behind the last may be anything.
+fn first_of(units: Units, n: u32) -> Units {
+  if (n >= 8) { return units; }
+  let at = vec4u(0, 2, 4, 6);
+  let mask = select(select(vec4u(0xffff), vec4u(0xffffffff), vec4u(n) > at + 1), vec4u(0), vec4u(n) <= at);
+  return Units(units.x & mask, units.y & mask, units.z & mask, units.w & mask);
+}
+
+/// Something of all the vectors; and sums of four tokens, or dimensions.
+struct Tile { a: Rows, b: Rows, c: Rows, d: Rows }
+struct Sums { a: Tile, b: Tile, c: Tile, d: Tile }
+
+fn added(sum: Tile, x: f32, by: Tile) -> Tile {
+  var s = sum;
+  s.a = fma(Rows(x), by.a, s.a);
+  if (VECTORS > 1) { s.b = fma(Rows(x), by.b, s.b); }
+  if (VECTORS > 2) {
+    s.c = fma(Rows(x), by.c, s.c);
+    s.d = fma(Rows(x), by.d, s.d);
+  }
+  return s;
+}
+
+/// A dimension's queries, or a token's weights: those of vectors are `stride` apart.
+fn tile_at(at: u32, stride: u32) -> Tile {
+  var x = Tile(factors[at], Rows(), Rows(), Rows());
+  if (VECTORS > 1) { x.b = factors[at + stride]; }
+  if (VECTORS > 2) {
+    x.c = factors[at + 2 * stride];
+    x.d = factors[at + 3 * stride];
+  }
+  return x;
+}
+
+fn put_tile(at: u32, x: Tile) {
+  factors[at] = x.a;
+  if (VECTORS > 1) { factors[at + LANES] = x.b; }
+  if (VECTORS > 2) {
+    factors[at + 2 * LANES] = x.c;
+    factors[at + 3 * LANES] = x.d;
+  }
+}
+
+/// A number of each of four tokens or dimensions, by the same factors: each load of these counts four times.
+fn four_added(sums: Sums, x: vec4f, by: Tile) -> Sums {
+  return Sums(added(sums.a, x.x, by), added(sums.b, x.y, by), added(sums.c, x.z, by), added(sums.d, x.w, by));
+}
+
+/// Eight dimensions of four tokens by their queries, or eight tokens of four dimensions by their weights.
+fn units_added(sums: Sums, units: Units, at: u32, stride: u32) -> Sums {
+  let x = eight(units.x);
+  let y = eight(units.y);
+  let z = eight(units.z);
+  let w = eight(units.w);
+  var s = four_added(sums, vec4f(x.a.x, y.a.x, z.a.x, w.a.x), tile_at(at, stride));
+  s = four_added(s, vec4f(x.a.y, y.a.y, z.a.y, w.a.y), tile_at(at + 1, stride));
+  s = four_added(s, vec4f(x.b.x, y.b.x, z.b.x, w.b.x), tile_at(at + 2, stride));
+  s = four_added(s, vec4f(x.b.y, y.b.y, z.b.y, w.b.y), tile_at(at + 3, stride));
+  s = four_added(s, vec4f(x.c.x, y.c.x, z.c.x, w.c.x), tile_at(at + 4, stride));
+  s = four_added(s, vec4f(x.c.y, y.c.y, z.c.y, w.c.y), tile_at(at + 5, stride));
+  s = four_added(s, vec4f(x.d.x, y.d.x, z.d.x, w.d.x), tile_at(at + 6, stride));
+  return four_added(s, vec4f(x.d.y, y.d.y, z.d.y, w.d.y), tile_at(at + 7, stride));
+}
+
+fn plus(x: Tile, y: Tile) -> Tile { return Tile(x.a + y.a, x.b + y.b, x.c + y.c, x.d + y.d); }
+fn scaled(x: Tile, by: Tile) -> Tile { return Tile(x.a * by.a, x.b * by.b, x.c * by.c, x.d * by.d); }
+
+/// Scores, but of tokens behind the last.
+fn masked(x: Tile, token: u32, end: u32, first_row: u32) -> Tile {
+  if (token < end) { return x; }
+  return Tile(Rows(LEAST), Rows(LEAST), Rows(LEAST), Rows(LEAST));
+}
+
+fn add_score(token: u32, x: Tile) {
+  put_tile(WEIGHTS + token, plus(x, tile_at(WEIGHTS + token, LANES)));
+}
+
+fn scatter_tile(first_row: u32, d: u32, x: Tile) {
+  scatter(first_row, d, x.a * scales[0]);
+  if (VECTORS > 1) { scatter(first_row + WIDTH, d, x.b * scales[1]); }
+  if (VECTORS > 2) {
+    scatter(first_row + 2 * WIDTH, d, x.c * scales[2]);
+    scatter(first_row + 3 * WIDTH, d, x.d * scales[3]);
+  }
+}
+
+/// What the teams have of a dimension's sums: the first one's is the whole.
+fn joined(lane: u32, own: Tile) -> Tile {
+  var sum = own;
+  if (TEAMS > 1) {
+    workgroupBarrier();
+    put_tile(WEIGHTS + lane, own);
+    workgroupBarrier();
+    if (lane < ACROSS) {
+      for (var other = 1u; other < TEAMS; other++) { sum = plus(sum, tile_at(WEIGHTS + other * ACROSS + lane, LANES)); }
+    }
+  }
+  return sum;
 }
 
 // head
@@ -175,7 +245,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   let end = min(begin + slice, length);
   if (begin >= end) { return; }
   for (var i = lane; i < D16 * VECTORS; i += LANES) {
-    queries[i] = Factors(gather(first_row + i % VECTORS * WIDTH, i / VECTORS));
+    factors[i] = gather(first_row + i / D16 * WIDTH, i % D16);
   }
 
   let seat_vector = lane / SEATS;
@@ -184,33 +254,41 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   var sum = Rows(0.0);
   let team = lane / ACROSS;
   let dim = lane % ACROSS;
-  var sums: array<Rows, 32>; // (DIMS, VECTORS)
+  let quarter = lane / QUARTER;
+  let place = lane % QUARTER;
+  var sums = Sums();
 
   for (var step = begin; step < end; step += LANES) {
-    var scores: array<Rows, 8>; // one for each vector
-    for (var i = 0u; i < VECTORS; i++) { scores[i] = Rows(LEAST); }
+    // A lane has a token of each quarter of the step, beginning with its own, and every fourth unit of their dimensions.
+    let one = step + place + quarter * QUARTER;
+    let two = step + place + (quarter + 1) % 4 * QUARTER;
+    let three = step + place + (quarter + 2) % 4 * QUARTER;
+    let last = step + place + (quarter + 3) % 4 * QUARTER;
+    let keys = vec4u(keys_of(one, end), keys_of(two, end), keys_of(three, end), keys_of(last, end));
     workgroupBarrier();
     if (lane < LANES / 32 && step + lane * 32 < end) { tiles[lane] = tile_of(step + lane * 32); }
-    if (step + lane < end) {
-      for (var i = 0u; i < VECTORS; i++) { scores[i] = Rows(0.0); }
-      let first = keys_of(step + lane);
-      for (var unit = 0u; unit < D16 / 8; unit++) {
-        let at = unit / 2 * 32 + unit % 2;
-        let x = eight(load(first + at));
-        for (var r = 0u; r < VECTORS; r++) {
-          let by = queries_of(unit, r);
-          scores[r] = added(scores[r], x, by);
-        }
+    var scores = Sums();
+    if (quarter < D16 / 8) {
+      var units = keys_at(keys, quarter);
+      for (var unit = quarter; unit < D16 / 8; unit += 4) {
+        var next = units;
+        if (unit + 4 < D16 / 8) { next = keys_at(keys, unit + 4); }
+        scores = units_added(scores, units, unit * 8, D16);
+        units = next;
       }
     }
-    for (var r = 0u; r < VECTORS; r++) {
-      weights[r * LANES + lane] = scores[r];
-    }
+    put_tile(WEIGHTS + one - step, masked(scores.a, one, end, first_row));
+    workgroupBarrier();
+    add_score(two - step, scores.b);
+    workgroupBarrier();
+    add_score(three - step, scores.c);
+    workgroupBarrier();
+    add_score(last - step, scores.d);
     workgroupBarrier();
 
     var most = top;
     if (seat_vector < VECTORS) {
-      for (var t = seat; t < LANES; t += SEATS) { most = max(most, weights[seat_vector * LANES + t]); }
+      for (var t = seat; t < LANES; t += SEATS) { most = max(most, factors[WEIGHTS + seat_vector * LANES + t]); }
     }
     let next = greatest(lane, most);
     if (seat_vector < VECTORS) {
@@ -218,8 +296,8 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
       top = next;
       sum *= shrink;
       for (var t = seat; t < LANES; t += SEATS) {
-        let weight = exp(weights[seat_vector * LANES + t] - top);
-        weights[seat_vector * LANES + t] = weight;
+        let weight = exp(factors[WEIGHTS + seat_vector * LANES + t] - top);
+        factors[WEIGHTS + seat_vector * LANES + t] = weight;
         sum += weight;
       }
       if (seat == 0) { scales[seat_vector] = shrink; }
@@ -227,24 +305,21 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     workgroupBarrier();
 
     if (team < TEAMS) {
-      for (var r = 0u; r < VECTORS; r++) {
-        for (var i = 0u; i < DIMS; i++) { sums[i * VECTORS + r] *= scales[r]; }
+      var shrink = Tile(scales[0], Rows(), Rows(), Rows());
+      if (VECTORS > 1) { shrink.b = scales[1]; }
+      if (VECTORS > 2) {
+        shrink.c = scales[2];
+        shrink.d = scales[3];
       }
+      sums = Sums(scaled(sums.a, shrink), scaled(sums.b, shrink), scaled(sums.c, shrink), scaled(sums.d, shrink));
       let tokens = min(LANES, end - step);
-      for (var t = team * 8; t < tokens; t += TEAMS * 8) {
-        let at = tiles[t / 32] + t % 32 / 16 * 2 * D16 + 4 * D16 + t % 16 / 8;
-        for (var i = 0u; i < DIMS; i += 2) {
-          let d = dim + i * ACROSS;
-          if (d >= D16) { continue; }
-          let has_two = i + 1 < DIMS && d + ACROSS < D16;
-          let x = values_of(at + d * 2, tokens - t);
-          var y = x;
-          if (has_two) { y = values_of(at + (d + ACROSS) * 2, tokens - t); }
-          for (var r = 0u; r < VECTORS; r++) {
-            let by = weights_of(t, r);
-            sums[i * VECTORS + r] = added(sums[i * VECTORS + r], x, by);
-            if (has_two) { sums[(i + 1) * VECTORS + r] = added(sums[(i + 1) * VECTORS + r], y, by); }
-          }
+      if (team * 8 < tokens) {
+        var units = values_at(team * 8, dim);
+        for (var t = team * 8; t < tokens; t += TEAMS * 8) {
+          var next = units;
+          if (t + TEAMS * 8 < tokens) { next = values_at(t + TEAMS * 8, dim); }
+          sums = units_added(sums, first_of(units, tokens - t), WEIGHTS + t, LANES);
+          units = next;
         }
       }
     }
@@ -256,24 +331,13 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     scales[seat_vector] = 1.0 / all;
     scatter(first_row + seat_vector * WIDTH, LSE, top + log(all));
   }
-  if (TEAMS > 1) {
-    for (var i = 0u; i < DIMS; i++) {
-      workgroupBarrier();
-      for (var r = 0u; r < VECTORS; r++) { weights[r * LANES + lane] = sums[i * VECTORS + r]; }
-      workgroupBarrier();
-      if (team == 0) {
-        for (var r = 0u; r < VECTORS; r++) {
-          for (var other = 1u; other < TEAMS; other++) { sums[i * VECTORS + r] += weights[r * LANES + other * ACROSS + dim]; }
-        }
-      }
-    }
-  }
+  sums = Sums(joined(lane, sums.a), joined(lane, sums.b), joined(lane, sums.c), joined(lane, sums.d));
   workgroupBarrier();
   if (team == 0) {
-    for (var r = 0u; r < VECTORS; r++) {
-      for (var i = 0u; i < DIMS; i++) {
-        scatter(first_row + r * WIDTH, dim + i * ACROSS, sums[i * VECTORS + r] * scales[r]);
-      }
-    }
+    let to = vec4u(dim) + vec4u(0, 1, 2, 3) * ACROSS;
+    scatter_tile(first_row, to.x, sums.a);
+    scatter_tile(first_row, to.y, sums.b);
+    scatter_tile(first_row, to.z, sums.c);
+    scatter_tile(first_row, to.w, sums.d);
   }
 }

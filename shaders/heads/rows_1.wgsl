@@ -1,7 +1,5 @@
 // One row a vector: for one query head alone.
 alias Rows = f32;
-alias Factors = f32;
 const WIDTH = 1u;
-fn pair(word: u32) -> vec2f { return unpack2x16float(word); }
 fn gather(row: u32, d: u32) -> Rows { return query(row, d); }
 fn scatter(row: u32, d: u32, x: Rows) { put(row, d, x); }

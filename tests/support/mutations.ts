@@ -51,8 +51,8 @@ export const MUTATIONS: readonly Mutation[] = [
   // -------------------------------------------------------------------------------------------- attention
   {
     shader: "attend_context",
-    find: "if (step + lane < end) {",
-    replace: "if (step + lane <= end) {",
+    find: "if (token < end) { return x; }",
+    replace: "if (token <= end) { return x; }",
     what: "a slice takes in the token behind it",
     tests: CONTEXT,
   },
@@ -65,8 +65,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "attend_prefill",
-    find: "vec4u(step + lane) > last",
-    replace: "vec4u(step + lane) >= last",
+    find: "vec4u(token) > batch[1]",
+    replace: "vec4u(token) >= batch[1]",
     what: "a token does not see itself",
     tests: PREFILL,
   },
@@ -100,9 +100,16 @@ export const MUTATIONS: readonly Mutation[] = [
   })),
   ...ATTENDING.map(([shader, tests]) => ({
     shader,
-    find: "sums[i * VECTORS + r] += weights[r",
-    replace: "sums[i * VECTORS + r] = weights[r",
-    what: "only the last team's sums count",
+    find: "sum = plus(sum, tile_at(WEIGHTS + other",
+    replace: "sum = plus(own, tile_at(WEIGHTS + other",
+    what: "the first and the last team's sums alone count",
+    tests,
+  })),
+  ...ATTENDING.map(([shader, tests]) => ({
+    shader,
+    find: "add_score(three - step, scores.c);",
+    replace: "",
+    what: "some dimensions of some tokens do not count",
     tests,
   })),
   {
@@ -194,15 +201,15 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "attend_prefill",
-    find: "let last = batch[1] + (",
-    replace: "let last = (",
+    find: "> batch[1] + (row",
+    replace: "> (row",
     what: "tokens of a later chunk do not see the earlier ones",
     tests: PREFILL,
   },
   {
     shader: "attend_prefill",
-    find: "select(scores[r], Rows(LEAST), vec4u(step + lane) > last)",
-    replace: "scores[r]",
+    find: "return select(x, Rows(LEAST), vec4u(token)",
+    replace: "return select(x, x, vec4u(token)",
     what: "tokens see those behind them",
     tests: PREFILL,
   },
@@ -253,13 +260,6 @@ export const MUTATIONS: readonly Mutation[] = [
     find: "if (d == LSE) { lse[at] = x; }",
     replace: "if (d == LSE) { lse[part * sizes.capacity + sample] = x; }",
     what: "heads share one log-sum-exp",
-    tests: RAGGED,
-  },
-  {
-    shader: "heads/rows_1",
-    find: "return unpack2x16float(word);",
-    replace: "return unpack2x16float(word).yx;",
-    what: "neighbouring dimensions, and tokens, change places",
     tests: RAGGED,
   },
   // -------------------------------------------------------------------------------------------- positions and the cache
