@@ -55,7 +55,7 @@ fn load(at: u32) -> vec4u { return kv[at]; }
 fn query(row: u32, d: u32) -> f32 {
   if (row >= GROUP || d >= HEAD_DIM) { return 0.0; }
   let at = sizes.q_at + (sizes.first_row + sample) * sizes.q_stride + (kv_head * GROUP + row) * HEAD_DIM + d;
-  return q[at] / sqrt(f32(HEAD_DIM));
+  return q[at] * (1.0 / sqrt(f32(HEAD_DIM)));
 }
 
 fn put(row: u32, d: u32, x: f32) {
@@ -173,37 +173,8 @@ fn units_added(sums: Sums, units: Units, at: u32, stride: u32) -> Sums {
 fn plus(x: Tile, y: Tile) -> Tile { return Tile(x.a + y.a, x.b + y.b, x.c + y.c, x.d + y.d); }
 fn scaled(x: Tile, by: Tile) -> Tile { return Tile(x.a * by.a, x.b * by.b, x.c * by.c, x.d * by.d); }
 
-/// Scores, but of tokens behind the last.
-fn masked(x: Tile, token: u32, end: u32, first_row: u32) -> Tile {
-  if (token < end) { return x; }
-  return Tile(Rows(LEAST), Rows(LEAST), Rows(LEAST), Rows(LEAST));
-}
-
 fn add_score(token: u32, x: Tile) {
   put_tile(WEIGHTS + token, plus(x, tile_at(WEIGHTS + token, LANES)));
-}
-
-fn scatter_tile(first_row: u32, d: u32, x: Tile) {
-  scatter(first_row, d, x.a * scales[0]);
-  if (VECTORS > 1) { scatter(first_row + WIDTH, d, x.b * scales[1]); }
-  if (VECTORS > 2) {
-    scatter(first_row + 2 * WIDTH, d, x.c * scales[2]);
-    scatter(first_row + 3 * WIDTH, d, x.d * scales[3]);
-  }
-}
-
-/// What the teams have of a dimension's sums: the first one's is the whole.
-fn joined(lane: u32, own: Tile) -> Tile {
-  var sum = own;
-  if (TEAMS > 1) {
-    workgroupBarrier();
-    put_tile(WEIGHTS + lane, own);
-    workgroupBarrier();
-    if (lane < ACROSS) {
-      for (var other = 1u; other < TEAMS; other++) { sum = plus(sum, tile_at(WEIGHTS + other * ACROSS + lane, LANES)); }
-    }
-  }
-  return sum;
 }
 
 // head
@@ -277,7 +248,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
         units = next;
       }
     }
-    put_tile(WEIGHTS + one - step, masked(scores.a, one, end, first_row));
+    put_tile(WEIGHTS + one - step, scores.a);
     workgroupBarrier();
     add_score(two - step, scores.b);
     workgroupBarrier();
@@ -286,16 +257,17 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     add_score(last - step, scores.d);
     workgroupBarrier();
 
+    let tokens = min(LANES, end - step);
     var most = top;
     if (seat_vector < VECTORS) {
-      for (var t = seat; t < LANES; t += SEATS) { most = max(most, factors[WEIGHTS + seat_vector * LANES + t]); }
+      for (var t = seat; t < tokens; t += SEATS) { most = max(most, factors[WEIGHTS + seat_vector * LANES + t]); }
     }
     let next = greatest(lane, most);
     if (seat_vector < VECTORS) {
       let shrink = exp(top - next);
       top = next;
       sum *= shrink;
-      for (var t = seat; t < LANES; t += SEATS) {
+      for (var t = seat; t < tokens; t += SEATS) {
         let weight = exp(factors[WEIGHTS + seat_vector * LANES + t] - top);
         factors[WEIGHTS + seat_vector * LANES + t] = weight;
         sum += weight;
@@ -312,7 +284,6 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
         shrink.d = scales[3];
       }
       sums = Sums(scaled(sums.a, shrink), scaled(sums.b, shrink), scaled(sums.c, shrink), scaled(sums.d, shrink));
-      let tokens = min(LANES, end - step);
       if (team * 8 < tokens) {
         var units = values_at(team * 8, dim);
         for (var t = team * 8; t < tokens; t += TEAMS * 8) {
@@ -331,13 +302,22 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     scales[seat_vector] = 1.0 / all;
     scatter(first_row + seat_vector * WIDTH, LSE, top + log(all));
   }
-  sums = Sums(joined(lane, sums.a), joined(lane, sums.b), joined(lane, sums.c), joined(lane, sums.d));
-  workgroupBarrier();
-  if (team == 0) {
-    let to = vec4u(dim) + vec4u(0, 1, 2, 3) * ACROSS;
-    scatter_tile(first_row, to.x, sums.a);
-    scatter_tile(first_row, to.y, sums.b);
-    scatter_tile(first_row, to.z, sums.c);
-    scatter_tile(first_row, to.w, sums.d);
+  // What the teams have of each dimension, joined. One piece of code for all four: fetching code is what a short dispatch waits for.
+  for (var i = 0u; i < 4; i++) {
+    var own = sums.a;
+    if (i == 1) { own = sums.b; }
+    if (i == 2) { own = sums.c; }
+    if (i == 3) { own = sums.d; }
+    workgroupBarrier();
+    put_tile(WEIGHTS + lane, own);
+    workgroupBarrier();
+    for (var item = lane; item < VECTORS * ACROSS; item += LANES) {
+      let vector = item / ACROSS;
+      var whole = Rows(0.0);
+      for (var other = 0u; other < TEAMS; other++) {
+        whole += factors[WEIGHTS + vector * LANES + other * ACROSS + item % ACROSS];
+      }
+      scatter(first_row + vector * WIDTH, i * ACROSS + item % ACROSS, whole * scales[vector]);
+    }
   }
 }

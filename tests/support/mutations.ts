@@ -51,8 +51,8 @@ export const MUTATIONS: readonly Mutation[] = [
   // -------------------------------------------------------------------------------------------- attention
   {
     shader: "attend_context",
-    find: "if (token < end) { return x; }",
-    replace: "if (token <= end) { return x; }",
+    find: "let tokens = min(LANES, end - step);",
+    replace: "let tokens = min(LANES, end - step + 1);",
     what: "a slice takes in the token behind it",
     tests: CONTEXT,
   },
@@ -79,7 +79,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   ...ATTENDING.map(([shader, tests]) => ({
     shader,
-    find: "return q[at] / sqrt(f32(HEAD_DIM));",
+    find: "return q[at] * (1.0 / sqrt(f32(HEAD_DIM)));",
     replace: "return q[at];",
     what: "scores are not scaled",
     tests,
@@ -100,9 +100,9 @@ export const MUTATIONS: readonly Mutation[] = [
   })),
   ...ATTENDING.map(([shader, tests]) => ({
     shader,
-    find: "sum = plus(sum, tile_at(WEIGHTS + other",
-    replace: "sum = plus(own, tile_at(WEIGHTS + other",
-    what: "the first and the last team's sums alone count",
+    find: "whole += factors[",
+    replace: "whole = factors[",
+    what: "only the last team's sums count",
     tests,
   })),
   ...ATTENDING.map(([shader, tests]) => ({
