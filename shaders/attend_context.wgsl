@@ -153,6 +153,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   let begin = id.y * sizes.slice;
   let end = min(begin + sizes.slice, batch[1]);
   let first_row = id.z * VECTORS * WIDTH;
+  if (first_row >= batch[0] * GROUP) { return; }
   for (var i = lane; i < D16 * VECTORS; i += LANES) {
     queries[i] = Factors(gather(first_row + i % VECTORS * WIDTH, i / VECTORS));
   }
