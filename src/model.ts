@@ -89,17 +89,17 @@ export function createForward(backend: Backend, config: ModelConfig, weights: We
     return out;
   }
 
-  const batchOf = (rows: readonly Row[], context: Batch["context"], tails?: Batch["tails"]): Batch => ({
-    ids: Uint32Array.from(rows, (row) => row.id),
-    turns: rotaryTurns(
-      config,
-      weights.ropeDivisors,
-      rows.map((row) => row.position),
-    ),
-    slots: Uint32Array.from(rows.flatMap((row) => [row.block, row.place])),
-    context,
-    tails,
-  });
+  function batchOf(rows: readonly Row[], context: Batch["context"], tails?: Batch["tails"]): Batch {
+    const ids = new Uint32Array(rows.length);
+    const slots = new Uint32Array(2 * rows.length);
+    rows.forEach(({ id, block, place }, row) => {
+      ids[row] = id;
+      slots[2 * row] = block;
+      slots[2 * row + 1] = place;
+    });
+    const positions = rows.map((row) => row.position);
+    return { ids, turns: rotaryTurns(config, weights.ropeDivisors, positions), slots, context, tails };
+  }
 
   return {
     prefill: (rows, blocks, wanted) =>
