@@ -194,6 +194,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   let begin = id.y * sizes.slice;
   let end = min(begin + sizes.slice, batch[1]);
   let first_row = id.z * VECTORS * WIDTH;
+  if (first_row >= batch[0] * GROUP) { return; }
   for (var i = lane; i < D16 * VECTORS; i += LANES) {
     factors[i] = gather(first_row + i / D16 * WIDTH, i % D16);
   }

@@ -202,6 +202,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   sample = id.z;
   let first_row = id.x / N_KV_HEADS * VECTORS * WIDTH;
   let row = sizes.first_row + id.z;
+  if (row >= batch[0]) { return; }
   let in_tail = sizes.first_part + id.y >= sizes.slices;
   var slice = sizes.slice;
   var begin = (sizes.first_part + id.y) * slice;

@@ -131,12 +131,14 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   } else if (id.y < sizes.slices * sizes.tiles) {
     part = id.y / sizes.tiles;
     first_row = id.y % sizes.tiles * ROWS; // side by side, so that they find each other's K and V in caches
+    if (first_row >= end_row) { return; }
     begin = part * sizes.slice;
     end = min(begin + sizes.slice, end);
   } else {
     let own = id.y - sizes.slices * sizes.tiles;
     let tile = own / sizes.tail_parts;
     let sample = tile / SAMPLE_TILES;
+    if (sample >= batch[0]) { return; }
     first_row = sample * GROUP + tile % SAMPLE_TILES * ROWS;
     end_row = (sample + 1) * GROUP;
     let length = batch[batch[6] + sample];

@@ -42,6 +42,7 @@ struct Sizes {
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(global_invocation_id) at: vec3u) {
+  if (at.y >= batch[0]) { return; }
   let id = batch[batch[IDS] + at.y];
   let panel = u32(i32(id / 16u) - sizes.first_panel); // beyond all panels where it lies before this buffer
   let tile = at.x / PARTS;

@@ -42,6 +42,7 @@ fn pair(at: u32, d: u32) -> vec2f {
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane: u32) {
   let row = sizes.first_row + id.y;
+  if (row >= batch[0]) { return; }
   let length = batch[batch[6] + row];
   let slice = tail_slice(length);
   let parts = sizes.slices + (length + slice - 1) / slice;

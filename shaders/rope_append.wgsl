@@ -65,6 +65,7 @@ fn packed(x: f32, y: f32) -> u32 {
 @compute @workgroup_size(LANES)
 fn main(@builtin(global_invocation_id) id: vec3u) {
   let row = id.y;
+  if (row >= batch[0]) { return; }
   var unit = id.x;
 
   if (unit < N_HEADS * (ROPE_DIM / 2)) {

@@ -3,8 +3,9 @@
 // Then the tokens of draws that go on beyond the k best, so that nobody need read all logits for them.
 // Knows nothing of how edits change a logit. Twin of assembly/cpu/top_k.ts, and of the walk in assembly/text/sample.ts.
 //
-//   logits, requests, stats  as in top_k_groups.wgsl. A row's second request: its first draw, draws, where in results their
-//            tokens go, and raw logits. A draw: 1 - u as 64 bits after the point, high word first, 2 unused; u is its random number
+//   logits, requests, stats  as in top_k_groups.wgsl. A row whose requests are zero has no results. A row's second request: its first
+//            draw, draws, where in results their tokens go, and raw logits. A draw: 1 - u as 64 bits after the point, high word
+//            first, 2 unused; u is its random number
 //   keys     (rows, keys_stride) maxima of `groups`, then room for the keys of the k best groups' tokens
 //   results  (rows, 8 + 3 k) key of the largest raw logit, sum of exp(raw - largest) f32, both of the adjusted ones, the target's
 //            raw logit, 3 unused; ids (k), adjusted (k) f32, raw (k) f32, best first; then tokens (draws)
@@ -229,6 +230,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let k = sizes.k;
   let out = row * (8u + 3u * k);
   let request = requests[2u * row];
+  if (request.x == 0u) { return; }
   let slope = bitcast<f32>(request.z);
 
   // 1. The chunks' largest, and their sums set off against it.

@@ -53,6 +53,10 @@ export type AttentionPath = "two-part" | "one-part";
 
 /** A batch as the backend prepared it; good until the next one is. */
 export interface PreparedBatch {
+  /**
+   * Rows of the tensors that go with it: the batch's, and of a decode step perhaps some behind them whose results mean nothing, so
+   * that steps of about as many samples are the same work to the backend.
+   */
   readonly rows: number;
 }
 
@@ -190,7 +194,7 @@ export interface Backend {
   /** The faster attention path for so many samples after a context of so many tokens, and why, for people. */
   choosePath(nSamples: number, ctxLen: number): { readonly path: AttentionPath; readonly reason: string };
 
-  /** The k best tokens of each row, with what sampling and log-probabilities need. */
+  /** The k best tokens of each request's row, with what sampling and log-probabilities need. Rows behind those do not count. */
   candidates(logits: Tensor, requests: readonly Request[], k: number): Promise<Candidates>;
   /** All raw logits of one row, for the rare draw that candidates do not decide. */
   logits(logits: Tensor, row: number): Promise<Float32Array>;

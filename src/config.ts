@@ -138,6 +138,11 @@ export function rotaryTurns(
   for (let i = 0; i < pairs; i++) speeds[i] = ropeBase ** ((-2 * i) / ropeDim) / ropeScale / (divisors?.[i] ?? 1);
   const turns = new Float32Array(positions.length * ropeDim);
   for (let row = 0; row < positions.length; row++) {
+    // Samples of a step mostly share their position.
+    if (row > 0 && positions[row] === positions[row - 1]) {
+      turns.copyWithin(row * ropeDim, (row - 1) * ropeDim, row * ropeDim);
+      continue;
+    }
     for (let i = 0; i < pairs; i++) {
       const angle = positions[row] * speeds[i];
       turns[row * ropeDim + 2 * i] = Math.cos(angle);

@@ -113,7 +113,7 @@ export function* generate(
     const waiting = samples.filter((sample) => !sample.finishReason);
     while (waiting.length + active.length > 0) {
       yield* breathe(engine, signal);
-      for (const sample of [...active.flatMap(({ samples }) => samples), ...waiting]) {
+      for (const sample of samples) {
         if (!sample.finishReason && listener?.isStopped(sample.index)) finish(sample, "abort");
       }
       active = active.flatMap(grow);
@@ -141,7 +141,7 @@ export function* generate(
       const out = engine.forward.decode(
         rows,
         context,
-        { blocks: tails.map((tail) => tail.blocks()), lengths: Uint32Array.from(tails, (tail) => tail.length) },
+        { blocks: tails.map((tail) => tail.blocks()), lengths: Uint32Array.from(tails.map((tail) => tail.length)) },
         attention,
       );
       yield* drawAll(
@@ -247,6 +247,7 @@ export function* generate(
    */
   function grow(branch: Branch): Branch[] {
     const { samples, tail } = branch;
+    if (samples.length === 1 && !samples[0].finishReason) return [branch];
     const parts = alike(samples.filter((sample) => !sample.finishReason));
     const grown = parts.map((samples, i) => ({ samples, tail: i === 0 ? tail : tail.fork() }));
     if (grown.length === 0) tail.release();

@@ -22,7 +22,7 @@ export interface Forward {
   prefill(rows: readonly Row[], blocks: Uint32Array, wanted: number): Tensor | undefined;
   /**
    * Runs one token of each sample. context: the shared blocks and tokens; tails: each sample's own blocks and length, the
-   * row's token included. Returns the logits of all rows: (rows, vocab).
+   * row's token included. Returns the logits of all rows, and perhaps of some behind them that mean nothing: (rows or more, vocab).
    */
   decode(
     rows: readonly Row[],
@@ -74,38 +74,39 @@ export function createForward(backend: Backend, config: ModelConfig, weights: We
     backend.linearAdd(hidden, w.down, residual);
   }
 
-  /** All layers, then the logits of the last `wanted` rows. */
-  function run(batch: Batch, attend: Attend, wanted: number): Tensor | undefined {
+  /** All layers, then the logits of the last `wanted` rows, or of all. */
+  function run(batch: Batch, attend: Attend, wanted?: number): Tensor | undefined {
     const prepared = backend.prepare(batch);
     const { rows } = prepared;
+    const last = wanted ?? rows;
     backend.embed(weights.embedding, prepared, backend.view(x, 0, rows));
     weights.layers.forEach((w, layer) => {
       runLayer(w, layer, prepared, attend);
     });
-    if (wanted === 0) return undefined;
-    const out = backend.view(logits, 0, wanted);
-    backend.unembed(backend.view(x, rows - wanted, wanted), norm(weights.outputNorm), weights.output, out);
+    if (last === 0) return undefined;
+    const out = backend.view(logits, 0, last);
+    backend.unembed(backend.view(x, rows - last, last), norm(weights.outputNorm), weights.output, out);
     return out;
   }
 
-  const batchOf = (rows: readonly Row[], context: Batch["context"], tails?: Batch["tails"]): Batch => ({
-    ids: Uint32Array.from(rows, (row) => row.id),
-    turns: rotaryTurns(
-      config,
-      weights.ropeDivisors,
-      rows.map((row) => row.position),
-    ),
-    slots: Uint32Array.from(rows.flatMap((row) => [row.block, row.place])),
-    context,
-    tails,
-  });
+  function batchOf(rows: readonly Row[], context: Batch["context"], tails?: Batch["tails"]): Batch {
+    const ids = new Uint32Array(rows.length);
+    const slots = new Uint32Array(2 * rows.length);
+    rows.forEach(({ id, block, place }, row) => {
+      ids[row] = id;
+      slots[2 * row] = block;
+      slots[2 * row + 1] = place;
+    });
+    const positions = rows.map((row) => row.position);
+    return { ids, turns: rotaryTurns(config, weights.ropeDivisors, positions), slots, context, tails };
+  }
 
   return {
     prefill: (rows, blocks, wanted) =>
       run(batchOf(rows, { blocks, length: rows[0].position }), backend.attendPrefill, wanted),
     decode(rows, context, tails, path) {
       const attend = path === "two-part" ? twoPart : backend.attendOnePart;
-      return run(batchOf(rows, context, tails), attend, rows.length) as Tensor;
+      return run(batchOf(rows, context, tails), attend) as Tensor;
     },
   };
 }

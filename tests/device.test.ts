@@ -165,6 +165,22 @@ if (typeof watched === "string") {
     model.dispose();
   });
 
+  test("a step's commands are encoded ahead though samples end, but where about half as many are left", async () => {
+    const model = await load(file, { device });
+    // A good bias for the end token: samples end at many different steps.
+    const options = { n: 14, seed: 2, maxTokens: 16, temperature: 1.5, logitBias: { 297: 3 } };
+    const before = watch.foreseen;
+    const { choices, stats } = await model.generate("count", options);
+    const foreseen = watch.foreseen - before;
+    const rows = Array.from({ length: stats.steps }, (_, i) => choices.filter((c) => c.tokenIds.length > i).length);
+    const changes = (of: readonly number[]) => of.filter((value, i) => i > 0 && value !== of[i - 1]).length;
+    const few = changes(rows.map((count) => Math.ceil(Math.log2(count))));
+    assert.ok(changes(rows) > 2 * few + 2, `samples end at different steps: ${rows}`);
+    // Commands are encoded ahead once they were submitted twice; and first tokens that are alike share a row at first.
+    assert.ok(foreseen >= stats.steps - 2 * (few + 2), `${foreseen} of ${stats.steps} steps of ${rows} rows`);
+    model.dispose();
+  });
+
   test("a command that the device refuses ends the call with a typed error, and the model stays usable", async () => {
     const model = await load(file, { device });
     const before = await model.generate("a", greedy);

@@ -20,7 +20,9 @@ fn put(row: u32, output: u32, sums: vec2f) {
   let d = column % HEAD_DIM;
   let is_query = column < N_HEADS * HEAD_DIM;
   // All loads first: they wait for one another as it is.
+  let rows = batch[0];
   let slot = batch[4] + 2u * row;
+  if (row >= rows) { return; }
   let block = batch[slot];
   let place = batch[slot + 1u];
   var x = sums;

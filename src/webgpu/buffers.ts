@@ -62,6 +62,17 @@ export interface GpuBatch extends PreparedBatch {
 
 const HEADER = 16;
 
+/**
+ * Rows that a step of so many samples computes: rounded up to what products compute anyway. What is dispatched goes by them alone, so
+ * that a step's commands stay as they were, and need not be encoded anew, while samples come and go between two such numbers. Kernels
+ * that do more for a row than a product go by the batch's own rows: those behind them get no attention and leave nothing in the cache.
+ */
+function computedRows(samples: number, tiles: boolean): number {
+  if (samples <= 8) return 2 ** Math.ceil(Math.log2(samples));
+  const whole = tiles ? 16 : 8;
+  return Math.ceil(samples / whole) * whole;
+}
+
 export function createBuffers(gpu: Gpu) {
   function tensor(rows: number, cols: number, label = "activations"): GpuTensor {
     const buffer = gpu.buffer(bytesOf(rows, cols), label);
@@ -132,7 +143,7 @@ export function createBuffers(gpu: Gpu) {
       });
       gpu.write(batchBuffer, 0, words.subarray(0, end));
       return {
-        rows,
+        rows: tails ? computedRows(rows, tiles) : rows,
         buffer: batchBuffer,
         ctxLen: context.length,
         tiles,

@@ -37,7 +37,7 @@ export async function createCandidates(
     requests: (rows: number, edits: number) => (2 * rows + edits) * 16,
     keys: (rows: number, cols: number) => rows * keysStride(cols) * 4,
     stats: (rows: number, cols: number) => rows * chunks(cols) * 16,
-    results: (rows: number, draws: number) => (rows * (HEAD + 3 * MOST) + 2 * draws) * 4,
+    results: (rows: number, draws: number) => (rows * (HEAD + 3 * MOST) + 2 * roomOf(draws)) * 4,
   };
   let requests = gpu.buffer(needs.requests(maxSamples, EDITS), "requests");
   let keys = gpu.buffer(needs.keys(maxSamples, vocab), "largest logits");
@@ -53,20 +53,21 @@ export async function createCandidates(
     return larger;
   }
 
-  /** drawn: the word of the results where the tokens of draws begin. */
-  function writeRequests(of: readonly Request[], drawn: number): void {
+  /** Of so many rows, of which the first have requests. drawn: the word of the results where the tokens of draws begin. */
+  function writeRequests(of: readonly Request[], rows: number, drawn: number): void {
     const nDraws = drawsOf(of);
     const count = of.reduce((sum, { edits }) => sum + edits.length / 4, nDraws);
-    requests = atLeast(requests, needs.requests(of.length, count));
+    requests = atLeast(requests, needs.requests(rows, count));
     if (requests.size > words.byteLength) words = new Uint32Array(requests.size / 4);
     const floats = new Float32Array(words.buffer);
-    let next = 2 * of.length;
+    words.fill(0, of.length * 8, rows * 8);
+    let next = 2 * rows;
     of.forEach(({ edits, inverseTemperature, target = NONE, uniforms = [] }, row) => {
       words.set([next, edits.length / 4, 0, target], row * 8);
       floats[row * 8 + 2] = inverseTemperature;
       words.set(edits, next * 4);
       next += edits.length / 4;
-      words.set([next, uniforms.length, drawn, drawn + nDraws], row * 8 + 4);
+      words.set([next, uniforms.length, drawn, drawn + roomOf(nDraws)], row * 8 + 4);
       drawn += uniforms.length;
       for (const uniform of uniforms) {
         // What is left of all mass, which a double holds exactly; all of it has no such words, but that draw is of the best.
@@ -79,23 +80,23 @@ export async function createCandidates(
     gpu.device.queue.writeBuffer(requests, 0, words, 0, next * 4);
   }
 
-  /** k ≤ MOST */
+  /** k ≤ MOST. What is dispatched and read goes by all rows, however many of them have requests: see buffers.ts, computedRows. */
   async function best(logits: GpuTensor, of: readonly Request[], k: number): Promise<Candidates> {
     const { buffer, first, rows, cols, stride } = logits;
     const width = HEAD + 3 * k;
-    writeRequests(of, rows * width);
+    writeRequests(of, rows, rows * width);
     keys = atLeast(keys, needs.keys(rows, cols));
     stats = atLeast(stats, needs.stats(rows, cols));
     results = atLeast(results, needs.results(rows, drawsOf(of)));
     const shape = [groups(cols), chunks(cols), keysStride(cols)];
     gpu.run(topKGroups, [buffer, requests, keys, stats], [cols, stride / 4, first, ...shape], chunks(cols), rows);
     gpu.run(topK, [buffer, requests, keys, stats, results], [cols, stride, first, ...shape, k], rows);
-    const found = await gpu.read(results, 0, (rows * width + 2 * drawsOf(of)) * 4);
-    return unpack(found, of, k);
+    const found = await gpu.read(results, 0, (rows * width + 2 * roomOf(drawsOf(of))) * 4);
+    return unpack(found, of, k, rows * width);
   }
 
-  /** Rows of a tensor. */
-  async function* wholeRows({ buffer, first, rows, cols, stride }: GpuTensor): AsyncGenerator<Float32Array> {
+  /** The first rows of a tensor. */
+  async function* wholeRows({ buffer, first, cols, stride }: GpuTensor, rows: number): AsyncGenerator<Float32Array> {
     const atOnce = Math.max(1, Math.floor(PIECE_BYTES / (stride * 4)));
     for (let from = 0; from < rows; from += atOnce) {
       const count = Math.min(atOnce, rows - from);
@@ -110,10 +111,10 @@ export async function createCandidates(
       const width = Math.min(k, tensor.cols);
       if (width <= MOST) return best(tensor, of, width);
       // The sums, the targets, the draws beyond and the errors are the GPU's in any case.
-      const found = newCandidates(tensor.rows, width);
+      const found = newCandidates(of.length, width);
       const { rawLse, adjustedLse, target, beyond } = await best(tensor, of, 1);
       let row = 0;
-      for await (const raw of wholeRows(tensor)) {
+      for await (const raw of wholeRows(tensor, of.length)) {
         bestOfRow(raw, of[row].edits, found, row);
         row++;
       }
@@ -130,6 +131,9 @@ export async function createCandidates(
   };
 }
 
+/** Words for so many draws, in steps, so that one draw more or less changes nothing that is dispatched or read. */
+const roomOf = (draws: number) => 2 ** Math.ceil(Math.log2(draws));
+
 const drawsOf = (of: readonly Request[]) => of.reduce((sum, { uniforms }) => sum + (uniforms?.length ?? 0), 0);
 
 const newCandidates = (rows: number, k: number): Candidates => ({
@@ -142,8 +146,8 @@ const newCandidates = (rows: number, k: number): Candidates => ({
   target: new Float32Array(rows),
 });
 
-/** Errors: `format` where a row has logits that are not numbers, or no possible token. */
-function unpack(results: ArrayBuffer, of: readonly Request[], k: number): Candidates {
+/** drawn: as in writeRequests. Errors: `format` where a row has logits that are not numbers, or no possible token. */
+function unpack(results: ArrayBuffer, of: readonly Request[], k: number, drawn: number): Candidates {
   const words = new Uint32Array(results);
   const floats = new Float32Array(results);
   const out = newCandidates(of.length, k);
@@ -163,11 +167,10 @@ function unpack(results: ArrayBuffer, of: readonly Request[], k: number): Candid
     out.adjusted.set(floats.subarray(from + k, from + 2 * k), row * k);
     out.raw.set(floats.subarray(from + 2 * k, from + 3 * k), row * k);
   });
-  const drawn = of.length * (HEAD + 3 * k);
   const nDraws = drawsOf(of);
   return {
     ...out,
-    beyond: { ids: new Int32Array(results, drawn * 4, nDraws), raw: floats.subarray(drawn + nDraws) },
+    beyond: { ids: new Int32Array(results, drawn * 4, nDraws), raw: floats.subarray(drawn + roomOf(nDraws)) },
   };
 }
 

@@ -34,7 +34,7 @@ export interface Gpu {
     y?: number,
     z?: number,
   ): void;
-  /** Records a copy; whole multiples of 4 bytes. */
+  /** Copies behind all that is recorded so far, and before what is recorded then; whole multiples of 4 bytes. */
   copy(from: GPUBuffer, fromByte: number, to: GPUBuffer, toByte: number, bytes: number): void;
   /** Submits what is recorded. */
   flush(): void;
@@ -79,7 +79,8 @@ export function createGpu(
   let recorded = 0;
   let isNew = true; // whether they are not as in the submit before
   let encoded: GPUCommandBuffer | undefined; // all commands, where they were submitted twice already
-  let dispatched = false;
+  // Copies to submit before them. They come with few steps and are no part of the commands: those behind would be new for them.
+  let copies: GPUCommandEncoder | undefined;
   let failure: FurcateError | undefined;
 
   void device.lost.then(({ message, reason }) => {
@@ -175,15 +176,19 @@ export function createGpu(
   }
 
   function flush(): void {
-    if (recorded === 0) return;
-    const repeats = !isNew && recorded === commands.length;
-    commands.length = recorded;
-    device.queue.submit([(repeats && encoded) || encode()]);
-    encoded = undefined;
-    mayRepeat = repeats;
-    recorded = 0;
-    isNew = false;
-    dispatched = false;
+    const ready: GPUCommandBuffer[] = [];
+    if (copies) ready.push(copies.finish());
+    copies = undefined;
+    if (recorded > 0) {
+      const repeats = !isNew && recorded === commands.length;
+      commands.length = recorded;
+      ready.push((repeats && encoded) || encode());
+      encoded = undefined;
+      mayRepeat = repeats;
+      recorded = 0;
+      isNew = false;
+    }
+    if (ready.length > 0) device.queue.submit(ready);
   }
   let mayRepeat = false;
   /** Encodes what was submitted twice once more, while the device works. */
@@ -192,6 +197,13 @@ export function createGpu(
   }
 
   function copy(from: GPUBuffer, fromByte: number, to: GPUBuffer, toByte: number, bytes: number): void {
+    if (recorded > 0) flush();
+    copies ??= device.createCommandEncoder();
+    copies.copyBufferToBuffer(from, fromByte, to, toByte, bytes);
+  }
+
+  /** Records the copy of a step's results. */
+  function recordCopy(from: GPUBuffer, fromByte: number, to: GPUBuffer, toByte: number, bytes: number): void {
     const last = commands[recorded];
     const repeats =
       last &&
@@ -212,7 +224,7 @@ export function createGpu(
     const free = staging.get(size) ?? [];
     staging.set(size, free);
     const through = free.pop() ?? newBuffer(size, MAP_READ | COPY_DST, "results");
-    copy(buffer, byte, through, 0, bytes);
+    recordCopy(buffer, byte, through, 0, bytes);
     flush();
     const mapped = through.mapAsync(READ, 0, bytes);
     foresee();
@@ -272,7 +284,6 @@ export function createGpu(
     },
     run(kernel, bindings, sizes, x, y = 1, z = 1) {
       if (x * y * z === 0) return;
-      dispatched = true;
       const last = commands[recorded];
       if (last && "kernel" in last && isSame(last, kernel, bindings, sizes, x, y, z)) {
         recorded++;
@@ -286,7 +297,7 @@ export function createGpu(
     flush,
     write(buffer, byte, data) {
       // Dispatches may read what is overwritten. Copies of blocks do not, and go on in the step's one submit.
-      if (dispatched) flush();
+      if (recorded > 0) flush();
       device.queue.writeBuffer(buffer, byte, data as Uint8Array<ArrayBuffer>);
     },
     read,

@@ -385,11 +385,12 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
       close(await valuesOf(backend, out), want, keptBound, "attention over rotated keys");
     });
 
-  for (const [what, shape] of Object.entries({
+  const HEADS = {
     "heads of whole tiles": { nHeads: 4, nKvHeads: 2, headDim: 32, ropeDim: 24, ropePairs: "interleaved", nLayers: 2 },
     "other heads": { nHeads: 2, nKvHeads: 2, headDim: 12, ropeDim: 12, ropePairs: "interleaved", nLayers: 2 },
     "pairs of halves": { nHeads: 2, nKvHeads: 1, headDim: 16, ropeDim: 16, ropePairs: "halves", nLayers: 2 },
-  } as const))
+  } as const;
+  for (const [what, shape] of Object.entries(HEADS))
     test(`${name}: linearRopeAppend is linear, then ropeAppend, ${what}`, async () => {
       const { nHeads, nKvHeads, headDim, ropeDim } = shape;
       const cols = 64;
@@ -444,6 +445,51 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
         close(got[1], want[1], widened({ atol: exact ? 0 : 1e-3, rtol: 0 }), `${rows} rows, attention`);
         for (const of of blocks) cache.give(of);
       }
+    });
+
+  for (const [what, shape] of Object.entries(HEADS))
+    test(`${name}: rows behind a step's last leave nothing in the cache, ${what}`, async () => {
+      const { nHeads, nKvHeads, headDim, ropeDim } = shape;
+      const [rows, room, cols] = [5, 8, 32];
+      const backend = await create(shape);
+      const cache = await newCache(backend, shape, 16);
+      const random = newRandom(headDim);
+      const shared = cache.take(96);
+      const [k, v] = [0, 1].map(() => halves(normals(random, 96 * nKvHeads * headDim)));
+      await cache.append(k, v, shared, 0, LAYER);
+      const query = await newTensor(backend, normals(random, nHeads * headDim), 1, nHeads * headDim, ropeDim);
+      const out = backend.tensor(1, nHeads * headDim);
+      const context = { blocks: shared, length: 96 };
+      const see = () => {
+        const batch = backend.prepare({ ...plainBatch([0], ropeDim), context, tails: noTails(1) });
+        backend.attendOnePart(query, LAYER, batch, out);
+        return valuesOf(backend, out);
+      };
+      const before = await see();
+
+      const widths = [nHeads, nKvHeads, nKvHeads].map((heads) => heads * headDim);
+      const data = widths.map((outputs) => randomBlocks("F16", outputs * cols, 1, random, cols));
+      const weights = await newWeights(
+        backend,
+        widths.map((outputs, i) => ({ type: "F16", rows: outputs, data: data[i] })),
+        cols,
+      );
+      const norm = { weight: backend.vector(normals(random, cols)), eps: 0.5 };
+      const x = await newTensor(backend, normals(random, room * cols), room, cols, ropeDim);
+      const qkv = backend.tensors(room, widths);
+      const own = Array.from({ length: rows }, () => cache.take(1));
+      const prepared = backend.prepare({
+        ...plainBatch(new Uint32Array(rows), ropeDim),
+        slots: Uint32Array.from(own.flatMap(([block]) => [block, 0])),
+        context,
+        tails: { blocks: own, lengths: new Uint32Array(rows).fill(1) },
+      });
+      assert.ok(prepared.rows >= rows && prepared.rows <= room, `${prepared.rows} rows are computed`);
+      const [from, ...to] = [x, ...qkv].map((tensor) => backend.view(tensor, 0, prepared.rows));
+      backend.linearRopeAppend(from, norm, weights, to, LAYER, prepared);
+      backend.linear(from, norm, weights, to);
+      backend.ropeAppend(to[0], to[1], to[2], LAYER, prepared);
+      sameBits(await see(), before, "the context");
     });
 
   // -------------------------------------------------------------------------------------------- attention
@@ -635,8 +681,9 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
       const backend = await create();
       const random = newRandom(vocab);
       const rows = 4;
+      const beyond = 2; // rows without a request
       const values = Float32Array.from(
-        { length: rows * vocab },
+        { length: (rows + beyond) * vocab },
         () => Math.round(4 * levels * random.normal()) / levels,
       );
       const requests: Request[] = Array.from({ length: rows }, (_, row) => ({
@@ -644,7 +691,7 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
         inverseTemperature: [1, 0, 1.7, 0.3][row],
         target: row === 3 ? undefined : random.below(vocab),
       }));
-      const logits = await newTensor(backend, values, rows, vocab, ROPE_DIM);
+      const logits = await newTensor(backend, values, rows + beyond, vocab, ROPE_DIM);
       const found = await backend.candidates(logits, requests, k);
       const width = Math.min(k, vocab);
       assert.is(found.k, width);

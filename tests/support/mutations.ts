@@ -29,6 +29,7 @@ const PREFILL = /^prefill in chunks and at once, (MHA, 6|GQA, 20)/;
 const RISING = /^prefill in chunks and at once, scores that rise/;
 const ROPE = /^ropeAppend (interleaved|halves), (part of|an odd)/;
 const ROTATED = /^linearRopeAppend .*, heads of whole tiles/;
+const BEHIND = /^rows behind a step's last/;
 const BLOCKS = /^(ropeAppend|copyBlock|prefill in chunks and at once, MHA, 6)/;
 /** One panel of more columns than a workgroup's lanes take in one go, the last tile not full. */
 const PRODUCT = /^linear F16, 13 × 1031/;
@@ -269,6 +270,20 @@ export const MUTATIONS: readonly Mutation[] = [
     replace: "x.x * turn.y - x.y * turn.x",
     what: "the second of a pair turns the other way",
     tests: ROTATED,
+  },
+  {
+    shader: "heads/rotated",
+    find: "if (row >= rows) { return; }",
+    replace: "",
+    what: "rows behind a step's last go into the cache",
+    tests: BEHIND,
+  },
+  {
+    shader: "rope_append",
+    find: "if (row >= batch[0]) { return; }",
+    replace: "",
+    what: "rows behind a step's last go into the cache",
+    tests: BEHIND,
   },
   {
     shader: "heads/rotated",

@@ -17,6 +17,8 @@ export interface WatchedDevice {
   /** Most bytes written to the queue that it had not worked off yet. */
   readonly mostWritten: number;
   readonly submits: number;
+  /** Of these, those whose last commands were encoded before anything was written for them: while the submit before was at work. */
+  readonly foreseen: number;
   readonly maps: number;
 }
 
@@ -63,7 +65,7 @@ async function realGpu(): Promise<GPU | string> {
 
 function watch(device: GPUDevice): WatchedDevice {
   const live = new Map<GPUBuffer, { size: number; label: string }>();
-  const counts = { made: 0, groups: 0, mostWritten: 0, submits: 0, maps: 0 };
+  const counts = { made: 0, groups: 0, mostWritten: 0, submits: 0, foreseen: 0, maps: 0 };
   let bytes = 0;
   let mostBytes = 0;
   let written = 0;
@@ -91,17 +93,33 @@ function watch(device: GPUDevice): WatchedDevice {
     counts.groups++;
     return createBindGroup(descriptor);
   };
+  /** Commands encoded since the last write to the queue. */
+  const fresh = new Set<GPUCommandBuffer>();
+  const createCommandEncoder = device.createCommandEncoder.bind(device);
+  device.createCommandEncoder = (...args) => {
+    const encoder = createCommandEncoder(...args);
+    const finish = encoder.finish.bind(encoder);
+    encoder.finish = (...args) => {
+      const commands = finish(...args);
+      fresh.add(commands);
+      return commands;
+    };
+    return encoder;
+  };
   const { queue } = device;
   const writeBuffer = queue.writeBuffer.bind(queue);
   queue.writeBuffer = ((buffer: GPUBuffer, at: number, data: ArrayBufferView<ArrayBuffer>, ...rest: number[]) => {
     written += data.byteLength;
+    fresh.clear();
     counts.mostWritten = Math.max(counts.mostWritten, written);
     return writeBuffer(buffer, at, data, ...rest);
   }) as typeof queue.writeBuffer;
   const submit = queue.submit.bind(queue);
   queue.submit = (commands) => {
     counts.submits++;
-    return submit(commands);
+    const all = [...commands];
+    if (!fresh.has(all[all.length - 1])) counts.foreseen++;
+    return submit(all);
   };
   const onSubmittedWorkDone = queue.onSubmittedWorkDone.bind(queue);
   queue.onSubmittedWorkDone = async () => {
@@ -132,6 +150,9 @@ function watch(device: GPUDevice): WatchedDevice {
     },
     get submits() {
       return counts.submits;
+    },
+    get foreseen() {
+      return counts.foreseen;
     },
     get maps() {
       return counts.maps;
