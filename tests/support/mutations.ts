@@ -715,7 +715,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "rms_norm",
-    find: "/ unit * scale * weight[i];",
+    find: "/ unit * scale * by;",
     replace: "/ unit * scale;",
     what: "the weights are left out",
     tests: /^rmsNorm, 3 columns/,
@@ -1237,8 +1237,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "tiles",
-    find: "four *= scale * norm[i];",
-    replace: "four *= scale;",
+    find: "{ four = norm[i]; }",
+    replace: "{ }",
     what: "a norm's weights are left out",
     matrix: true,
     tests: NORMED,
