@@ -208,16 +208,16 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "merge_states",
-    find: "total += exp(weights[part] - top);",
-    replace: "total = exp(weights[part] - top);",
+    find: "total += weights[part];",
+    replace: "total = weights[part];",
     what: "parts are not joined by the sum of their shares",
     tests: CONTEXT,
   },
   {
     shader: "merge_states",
-    find: "weights[lane] = exp(weights[lane] - top) / total;",
-    replace: "weights[lane] = exp(weights[lane]) / total;",
-    what: "shares are not set off against the largest",
+    find: "weights[lane] = exp(own - top);",
+    replace: "weights[lane] = 1.0;",
+    what: "all parts count alike, whatever their log-sum-exps",
     tests: CONTEXT,
   },
   {
@@ -229,8 +229,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "merge_states",
-    find: "part + TEAMS < parts;",
-    replace: "part + 2 * TEAMS < parts;",
+    find: "let b = pair(team + TEAMS,",
+    replace: "let b = pair(MOST_PARTS,",
     what: "with more parts than teams some are dropped",
     tests: SLICES,
   },
