@@ -28,6 +28,23 @@ fn value(at: u32) -> f32 {
   return x[at];
 }
 
+/// A number of the part that begins at `start`; zero behind its last.
+fn column(start: u32, i: u32) -> f32 {
+  var v = 0.0;
+  if (i < sizes.width) { v = value(start + i); }
+  return v;
+}
+
+fn weight_of(i: u32) -> f32 {
+  var by = 0.0;
+  if (i < sizes.width) { by = weight[i]; }
+  return by;
+}
+
+fn normed(v: f32, by: f32, unit: f32, scale: f32) -> f32 {
+  return v / unit * scale * by;
+}
+
 /// Sums are taken by stripes of lanes, then over the stripes: few barriers.
 fn sum_of_lanes(lane: u32, own: f32) -> f32 {
   workgroupBarrier();
@@ -66,8 +83,18 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let end = sizes.out_at + group.y * sizes.out_stride + part;
   let width = f32(sizes.width);
 
-  var own = 0.0;
-  for (var i = lane; i < sizes.width; i += LANES) {
+  // The first columns and their weights are loaded all at once, and stay in registers until they are written.
+  let a = column(start, lane);
+  let b = column(start, lane + LANES);
+  let c = column(start, lane + 2u * LANES);
+  let d = column(start, lane + 3u * LANES);
+  let by_a = weight_of(lane);
+  let by_b = weight_of(lane + LANES);
+  let by_c = weight_of(lane + 2u * LANES);
+  let by_d = weight_of(lane + 3u * LANES);
+
+  var own = a * a + b * b + c * c + d * d;
+  for (var i = lane + 4u * LANES; i < sizes.width; i += LANES) {
     let v = value(start + i);
     own += v * v;
   }
@@ -86,5 +113,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     // sqrt(mean · unit² + eps) = unit · sqrt(mean + eps / unit²)
     scale = 1.0 / sqrt(sum_of_lanes(lane, own) / width + sizes.eps / unit / unit);
   }
-  for (var i = lane; i < sizes.width; i += LANES) { out[end + i] = value(start + i) / unit * scale * weight[i]; }
+  if (lane < sizes.width) { out[end + lane] = normed(a, by_a, unit, scale); }
+  if (lane + LANES < sizes.width) { out[end + lane + LANES] = normed(b, by_b, unit, scale); }
+  if (lane + 2u * LANES < sizes.width) { out[end + lane + 2u * LANES] = normed(c, by_c, unit, scale); }
+  if (lane + 3u * LANES < sizes.width) { out[end + lane + 3u * LANES] = normed(d, by_d, unit, scale); }
+  for (var i = lane + 4u * LANES; i < sizes.width; i += LANES) {
+    out[end + i] = normed(value(start + i), weight[i], unit, scale);
+  }
 }

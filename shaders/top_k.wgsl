@@ -6,18 +6,21 @@
 //   logits, requests, stats  as in top_k_groups.wgsl. A row whose requests are zero has no results. A row's second request: its first
 //            draw, draws, where in results their tokens go, and raw logits. A draw: 1 - u as 64 bits after the point, high word
 //            first, 2 unused; u is its random number
-//   keys     (rows, keys_stride) maxima of `groups`, then room for the keys of the k best groups' tokens
+//   keys     (rows, keys_stride) maxima of `groups`, then room for the keys of the k best groups' tokens, and then for masses
 //   results  (rows, 8 + 3 k) key of the largest raw logit, sum of exp(raw - largest) f32, both of the adjusted ones, the target's
 //            raw logit, 3 unused; ids (k), adjusted (k) f32, raw (k) f32, best first; then tokens (draws)
 //            or NONE, raw (draws) f32
 //
 // One workgroup a row.
 
-const LANES = 256u;
+override LANES: u32 = 256u; // a power of two from LIST to BINS
 const STRIPE = 16u; // sums are taken by stripes of lanes, then over the stripes: few barriers
 const GROUP = 32u;
 const MOST = 128u; // k at most
-const PASSES = 8u;
+const BINS = 2048u; // values of a digit
+const SPANS = 32u; // of lanes, whose counts are added up first
+const PLACES = BINS * BINS - 1u; // the last of them: two digits
+const LIST = 256u; // of so few tokens each is compared with all
 
 const EXPONENT = 0x7f800000u;
 const MINUS_INFINITY = 0xff800000u;
@@ -26,10 +29,10 @@ const IMPOSSIBLE = 0x007fffffu;
 const NONE = 0xffffffffu;
 const MARGIN = 6e-5; // of the mass beyond the k best: more than sums are off here and in the sampler
 
-struct Sizes { vocab: u32, stride: u32, first: u32, groups: u32, chunks: u32, keys_stride: u32, k: u32 }
+struct Sizes { vocab: u32, stride4: u32, first: u32, groups: u32, chunks: u32, keys_stride: u32, k: u32 }
 
 @group(0) @binding(0) var<uniform> sizes: Sizes;
-@group(0) @binding(1) var<storage, read> logits: array<u32>;
+@group(0) @binding(1) var<storage, read> logits: array<vec4u>;
 @group(0) @binding(2) var<storage, read> requests: array<vec4u>;
 @group(0) @binding(3) var<storage, read_write> keys: array<u32>;
 @group(0) @binding(4) var<storage, read> stats: array<vec4u>;
@@ -38,15 +41,21 @@ struct Sizes { vocab: u32, stride: u32, first: u32, groups: u32, chunks: u32, ke
 /// Of counts: the first at which they add up to what is wanted, how much of it is wanted, and the whole of it; 0 where none is.
 struct Found { index: u32, wanted: u32, having: u32 }
 
-var<workgroup> counts: array<atomic<u32>, LANES>; // by digit
-var<workgroup> runs: array<u32, STRIPE>; // sums of counts, 16 after 16
+/// What is the same for all draws of a row: its last candidate, the scale of masses, and that of places. Beyond `reach` below the
+/// last candidate all masses are 0. `steps`: those of the largest logit's mass.
+struct Walk { row: u32, last_id: u32, last: f32, top: f32, slope: f32, steps: f32, reach: f32, scale: f32 }
+
+/// A token's digits, from the highest on, and which of them are known: place, key, and what is left of 2³² - 1 after the id.
+struct Prefix { digits: vec3u, mask: vec3u }
+
+var<workgroup> counts: array<atomic<u32>, BINS>; // by digit
+var<workgroup> runs: array<u32, SPANS>; // sums of counts, span after span
 var<workgroup> found: Found;
 var<workgroup> n_chosen: atomic<u32>;
-var<workgroup> chosen: array<vec2u, MOST>; // key, and what is left of 2³² - 1 after the index
+var<workgroup> chosen: array<vec2u, LIST>; // key, and what is left of 2³² - 1 after the index
 var<workgroup> chosen_groups: array<u32, MOST>; // ids rising
-var<workgroup> tops: array<vec2u, LANES>;
+var<workgroup> by_lane: array<vec2u, LANES>; // what lanes add up, or else have in common
 var<workgroup> stripe_tops: array<vec2u, STRIPE>;
-var<workgroup> sums: array<vec2f, LANES>;
 var<workgroup> share_beyond: u32; // of all mass, what lies beyond the k best at most, in 2^-32
 var<workgroup> n_left: u32;
 
@@ -60,11 +69,11 @@ fn value_of(key: u32) -> f32 {
 }
 
 fn raw(row: u32, id: u32) -> u32 {
-  return logits[(sizes.first + row) * sizes.stride + id];
+  return logits[(sizes.first + row) * sizes.stride4 + id / 4u][id % 4u];
 }
 
-/// Bits of a token's logit after edits, given those before.
-fn edited(row: u32, id: u32, bits: u32) -> u32 {
+/// Where in the requests a token's edit is; NONE where it has none.
+fn edit_of(row: u32, id: u32) -> u32 {
   let request = requests[2u * row];
   var low = request.x;
   var high = request.x + request.y;
@@ -72,15 +81,15 @@ fn edited(row: u32, id: u32, bits: u32) -> u32 {
     let middle = (low + high) / 2u;
     if (requests[middle].x < id) { low = middle + 1u; } else { high = middle; }
   }
-  if (low < request.x + request.y) {
-    let edit = requests[low];
-    if (edit.x == id) { return edit.y; }
-  }
-  return bits;
+  if (low < request.x + request.y && requests[low].x == id) { return low; }
+  return NONE;
 }
 
+/// Bits of a token's logit after edits.
 fn adjusted(row: u32, id: u32) -> u32 {
-  return edited(row, id, raw(row, id));
+  let edit = edit_of(row, id);
+  if (edit != NONE) { return requests[edit].y; }
+  return raw(row, id);
 }
 
 fn before(a: vec2u, b: vec2u) -> bool {
@@ -96,33 +105,58 @@ fn keys_at(at: u32, i: u32, count: u32) -> vec4u {
 /// The lanes' sums added up, in an order that is always the same.
 fn add_up(lane: u32, own: vec2f) -> vec2f {
   var sum = own;
-  sums[lane] = sum;
+  by_lane[lane] = bitcast<vec2u>(sum);
   workgroupBarrier();
   if (lane < STRIPE) {
-    for (var i = lane + STRIPE; i < LANES; i += STRIPE) { sum += sums[i]; }
-    sums[lane] = sum;
+    for (var i = lane + STRIPE; i < LANES; i += STRIPE) { sum += bitcast<vec2f>(by_lane[i]); }
+    by_lane[lane] = bitcast<vec2u>(sum);
   }
   workgroupBarrier();
-  sum = sums[0];
-  for (var i = 1u; i < STRIPE; i++) { sum += sums[i]; }
+  sum = bitcast<vec2f>(by_lane[0]);
+  for (var i = 1u; i < STRIPE; i++) { sum += bitcast<vec2f>(by_lane[i]); }
   return sum;
+}
+
+fn clear(lane: u32) {
+  for (var i = lane; i < BINS; i += LANES) { atomicStore(&counts[i], 0u); }
+  if (lane == 0u) { atomicStore(&n_chosen, 0u); }
+  workgroupBarrier();
+}
+
+/// Of the five digits of a key and an index (below 2²²) where in its word one begins.
+fn shift_of(round: u32) -> u32 {
+  return select(11u * (4u - round), 21u - min(11u * round, 21u), round < 3u);
 }
 
 /// Looks up in `counts`, which lanes have added to since all were 0, where they add up to `wanted`.
 fn look_up(lane: u32, wanted: u32) -> Found {
   if (lane == 0u) { found = Found(0u, 0u, 0u); }
   workgroupBarrier();
-  if (lane < STRIPE) {
+  let first = lane * (BINS / LANES);
+  var own = 0u;
+  for (var i = 0u; i < BINS / LANES; i++) { own += atomicLoad(&counts[first + i]); }
+  by_lane[lane].x = own;
+  workgroupBarrier();
+  let span = LANES / SPANS;
+  if (lane < SPANS) {
     var run = 0u;
-    for (var i = 0u; i < LANES / STRIPE; i++) { run += atomicLoad(&counts[lane * STRIPE + i]); }
+    for (var i = 0u; i < span; i++) { run += by_lane[lane * span + i].x; }
     runs[lane] = run;
   }
   workgroupBarrier();
   var better = 0u;
-  for (var i = 0u; i < lane / STRIPE; i++) { better += runs[i]; }
-  for (var i = lane & ~(STRIPE - 1u); i < lane; i++) { better += atomicLoad(&counts[i]); }
-  let having = atomicLoad(&counts[lane]);
-  if (better < wanted && better + having >= wanted) { found = Found(lane, wanted - better, having); }
+  for (var i = 0u; i < lane / span; i++) { better += runs[i]; }
+  for (var i = lane / span * span; i < lane; i++) { better += by_lane[i].x; }
+  if (better < wanted && better + own >= wanted) {
+    var bin = first;
+    var having = atomicLoad(&counts[bin]);
+    while (better + having < wanted) {
+      better += having;
+      bin++;
+      having = atomicLoad(&counts[bin]);
+    }
+    found = Found(bin, wanted - better, having);
+  }
   return workgroupUniformLoad(&found);
 }
 
@@ -132,24 +166,23 @@ fn choose(lane: u32, at: u32, count: u32, all_wanted: u32) {
   var prefix = vec2u(0u);
   var mask = vec2u(0u);
   var wanted = all_wanted;
-  for (var round = select(0u, PASSES, count == wanted); round < PASSES; round++) {
-    let of_index = round >= PASSES / 2u;
-    let shift = 24u - 8u * (round % 4u);
-    atomicStore(&counts[lane], 0u);
-    workgroupBarrier();
+  for (var round = select(0u, 5u, count == wanted); round < 5u; round++) {
+    let of_index = round >= 3u;
+    let shift = shift_of(round);
+    clear(lane);
     for (var i = lane; i < count; i += 4u * LANES) {
       let four = keys_at(at, i, count);
       for (var j = 0u; j < 4u; j++) {
         let item = vec2u(four[j], ~(i + j * LANES));
-        let digit = (select(item.x, item.y, of_index) >> shift) & 255u;
-        if (i + j * LANES < count && all((item & mask) == prefix)) { atomicAdd(&counts[255u - digit], 1u); }
+        let digit = (select(item.x, item.y, of_index) >> shift) % BINS;
+        if (i + j * LANES < count && all((item & mask) == prefix)) { atomicAdd(&counts[BINS - 1u - digit], 1u); }
       }
     }
     let now = look_up(lane, wanted);
     wanted = now.wanted;
-    let digits = vec2u(select(255u, 0u, of_index), select(0u, 255u, of_index)) << vec2u(shift);
+    let digits = select(vec2u(BINS - 1u, 0u), vec2u(0u, BINS - 1u), of_index) << vec2u(shift);
     mask |= digits;
-    prefix |= digits & (vec2u(255u - now.index) << vec2u(shift));
+    prefix |= digits & (vec2u(BINS - 1u - now.index) << vec2u(shift));
     if (now.wanted == now.having) { break; }
   }
   if (lane == 0u) { atomicStore(&n_chosen, 0u); }
@@ -167,61 +200,153 @@ fn choose(lane: u32, at: u32, count: u32, all_wanted: u32) {
   workgroupBarrier();
 }
 
-/// A token's mass in whole steps: with these, sums are the same in any order.
-fn mass(key: u32, top: u32, slope: f32, steps: f32) -> u32 {
-  return u32(exp(max((value_of(key) - value_of(top)) * slope, -100.0)) * steps + 0.5);
+/// Masses in whole steps: with these, sums are the same in any order. One below half a step is none.
+fn mass(logits: vec4f, walk: Walk) -> vec4u {
+  return vec4u(exp(max((logits - vec4f(walk.top)) * walk.slope, vec4f(-100.0))) * walk.steps + vec4f(0.5));
 }
 
-/// Of the tokens after `last` the one at which their masses, added up from the least likely on, exceed `rest`; or NONE. Digit by
-/// digit as in `choose`, by mass instead of number, until those that share the digits are few. `steps`: those of the largest
-/// logit's mass; all masses after `last` and their roundings come to less than 2³². A mass below half a step is none.
-fn walk(lane: u32, row: u32, last: vec2u, rest: u32, top: u32, slope: f32, steps: f32) -> u32 {
-  var prefix = vec2u(0u);
-  var mask = vec2u(0u);
+/// Places from the least likely tokens' up to the last candidate's: steps of the logits, so that few tokens share one. A token
+/// that comes later has no lower a place than one before it.
+fn places(logits: vec4f, walk: Walk) -> vec4u {
+  let below = min(vec4f(walk.last) - logits, vec4f(walk.reach));
+  return vec4u(PLACES) - min(vec4u(below * walk.scale), vec4u(PLACES));
+}
+
+/// Which of four tokens come after the last candidate and are possible.
+fn come_after(bits: vec4u, ids: vec4u, walk: Walk) -> vec4<bool> {
+  let logits = bitcast<vec4f>(bits);
+  let after = (logits < vec4f(walk.last)) | ((logits == vec4f(walk.last)) & (ids > vec4u(walk.last_id)));
+  return after & (bits != vec4u(MINUS_INFINITY)) & (ids < vec4u(sizes.vocab));
+}
+
+/// Four tokens' raw logits; beyond the row's end impossible ones.
+fn four_at(row: u32, i: u32) -> vec4u {
+  var four = vec4u(MINUS_INFINITY);
+  if (i < sizes.stride4) { four = logits[(sizes.first + row) * sizes.stride4 + i]; }
+  return four;
+}
+
+/// Adds four tokens' masses to `counts` by the first digit of their places.
+fn weigh(four: vec4u, i: u32, walk: Walk) {
+  let ids = vec4u(4u * i) + vec4u(0u, 1u, 2u, 3u);
+  let logits = bitcast<vec4f>(four);
+  let masses = select(vec4u(0u), mass(logits, walk), come_after(four, ids, walk));
+  let bins = places(logits, walk) / BINS;
+  if (masses.x > 0u) { atomicAdd(&counts[bins.x], masses.x); }
+  if (masses.y > 0u) { atomicAdd(&counts[bins.y], masses.y); }
+  if (masses.z > 0u) { atomicAdd(&counts[bins.z], masses.z); }
+  if (masses.w > 0u) { atomicAdd(&counts[bins.w], masses.w); }
+}
+
+/// The masses of all tokens after the last candidate, by the first digit of their places, from keys[to] on.
+fn weigh_all(lane: u32, walk: Walk, to: u32) {
+  clear(lane);
+  for (var i = lane; i < sizes.stride4; i += 4u * LANES) {
+    let a = four_at(walk.row, i);
+    let b = four_at(walk.row, i + LANES);
+    let c = four_at(walk.row, i + 2u * LANES);
+    let d = four_at(walk.row, i + 3u * LANES);
+    weigh(a, i, walk);
+    weigh(b, i + LANES, walk);
+    weigh(c, i + 2u * LANES, walk);
+    weigh(d, i + 3u * LANES, walk);
+  }
+  // Edited tokens' raw masses out, and the others in: whole numbers, so that nothing of them is left.
+  let request = requests[2u * walk.row];
+  for (var i = request.x + lane; i < request.x + request.y; i += LANES) {
+    let edit = requests[i];
+    let both = vec4u(raw(walk.row, edit.x), edit.y, MINUS_INFINITY, MINUS_INFINITY);
+    let masses = select(vec4u(0u), mass(bitcast<vec4f>(both), walk), come_after(both, edit.xxxx, walk));
+    let bins = places(bitcast<vec4f>(both), walk) / BINS;
+    atomicSub(&counts[bins.x], masses.x);
+    atomicAdd(&counts[bins.y], masses.y);
+  }
+  workgroupBarrier();
+  for (var i = lane; i < BINS; i += LANES) { keys[to + i] = atomicLoad(&counts[i]); }
+}
+
+/// Takes in a token after the last candidate if it has the digits that are known: its mass by its next digit, and the token itself
+/// where there is room for it.
+fn take(bits: u32, id: u32, place: u32, known: Prefix, round: u32, walk: Walk) {
+  let digits = vec3u(place, key_of(bits), ~id);
+  if (any((digits & known.mask) != known.digits)) { return; }
+  var digit = place % BINS;
+  if (round > 1u) { digit = (select(digits.y, digits.z, round >= 5u) >> shift_of(round - 2u)) % BINS; }
+  atomicAdd(&counts[digit], mass(vec4f(bitcast<f32>(bits)), walk).x);
+  let to = atomicAdd(&n_chosen, 1u);
+  if (to < LIST) { chosen[to] = digits.yz; }
+}
+
+/// The same for four neighbours by their raw logits, but for those that have edits. Few have the place: these alone are looked up.
+fn take_four(four: vec4u, i: u32, known: Prefix, round: u32, walk: Walk) {
+  let ids = vec4u(4u * i) + vec4u(0u, 1u, 2u, 3u);
+  let at = places(bitcast<vec4f>(four), walk);
+  let hits = come_after(four, ids, walk) & ((at & known.mask.xxxx) == known.digits.xxxx);
+  if (!any(hits)) { return; }
+  for (var j = 0u; j < 4u; j++) {
+    if (hits[j] && edit_of(walk.row, ids[j]) == NONE) { take(four[j], ids[j], at[j], known, round, walk); }
+  }
+}
+
+/// Of the tokens after the last candidate the one at which their masses, added up from the least likely on, exceed `rest`; or NONE.
+/// Digit by digit as in `choose`, by mass instead of number, until those that share the digits are few: of places the two, which
+/// mostly do, then those of keys and ids. The first is looked up in what `weigh_all` has left at keys[weighed]. All masses after
+/// the last candidate and their roundings come to less than 2³².
+fn find(lane: u32, walk: Walk, rest: u32, weighed: u32) -> u32 {
+  var known = Prefix(vec3u(0u), vec3u(0u));
   var wanted = rest + 1u;
-  for (var round = 0u; round < PASSES; round++) {
-    let of_id = round >= PASSES / 2u;
-    let shift = 24u - 8u * (round % 4u);
-    atomicStore(&counts[lane], 0u);
-    if (lane == 0u) { atomicStore(&n_chosen, 0u); }
-    workgroupBarrier();
-    for (var i = lane; i < sizes.vocab; i += 4u * LANES) {
-      let ids = min(vec4u(i) + vec4u(0u, LANES, 2u * LANES, 3u * LANES), vec4u(sizes.vocab - 1u));
-      let four = vec4u(raw(row, ids.x), raw(row, ids.y), raw(row, ids.z), raw(row, ids.w));
-      for (var j = 0u; j < 4u; j++) {
-        let id = i + j * LANES;
-        let item = vec2u(key_of(edited(row, id, four[j])), ~id);
-        if (id < sizes.vocab && item.x > IMPOSSIBLE && before(last, item) && all((item & mask) == prefix)) {
-          let digit = (select(item.x, item.y, of_id) >> shift) & 255u;
-          atomicAdd(&counts[digit], mass(item.x, top, slope, steps));
-          // They may be few enough once two digits are known.
-          if (round >= 2u) {
-            let place = atomicAdd(&n_chosen, 1u);
-            if (place < MOST) { chosen[place] = item; }
-          }
-        }
-      }
-    }
+  for (var i = lane; i < BINS; i += LANES) { atomicStore(&counts[i], keys[weighed + i]); }
+  for (var round = 0u; round < 7u; round++) {
     let now = look_up(lane, wanted);
     if (now.having == 0u) { return NONE; }
+    wanted = now.wanted;
+    if (round < 2u) {
+      known.digits.x |= now.index << (11u - 11u * round);
+      known.mask.x |= (BINS - 1u) << (11u - 11u * round);
+    } else {
+      let word = select(vec3u(0u, 1u, 0u), vec3u(0u, 0u, 1u), round >= 5u);
+      known.digits |= word * (now.index << shift_of(round - 2u));
+      known.mask |= word * ((BINS - 1u) << shift_of(round - 2u));
+    }
+    if (round == 6u) { break; }
+
+    clear(lane);
+    for (var i = lane; i < sizes.stride4; i += 4u * LANES) {
+      let a = four_at(walk.row, i);
+      let b = four_at(walk.row, i + LANES);
+      let c = four_at(walk.row, i + 2u * LANES);
+      let d = four_at(walk.row, i + 3u * LANES);
+      take_four(a, i, known, round + 1u, walk);
+      take_four(b, i + LANES, known, round + 1u, walk);
+      take_four(c, i + 2u * LANES, known, round + 1u, walk);
+      take_four(d, i + 3u * LANES, known, round + 1u, walk);
+    }
+    let request = requests[2u * walk.row];
+    for (var i = request.x + lane; i < request.x + request.y; i += LANES) {
+      let edit = requests[i];
+      if (come_after(edit.yyyy, edit.xxxx, walk).x) {
+        take(edit.y, edit.x, places(bitcast<vec4f>(edit.yyyy), walk).x, known, round + 1u, walk);
+      }
+    }
+    workgroupBarrier();
     if (lane == 0u) { n_left = atomicLoad(&n_chosen); }
     let left = workgroupUniformLoad(&n_left);
-    if (round >= 2u && left <= MOST) {
-      if (lane < left) {
-        var less = 0u;
-        for (var i = 0u; i < left; i++) {
-          if (before(chosen[lane], chosen[i])) { less += mass(chosen[i].x, top, slope, steps); }
-        }
-        if (less < wanted && less + mass(chosen[lane].x, top, slope, steps) >= wanted) { found.index = ~chosen[lane].y; }
-      }
-      return workgroupUniformLoad(&found).index;
-    }
-    wanted = now.wanted;
-    let digits = vec2u(select(255u, 0u, of_id), select(0u, 255u, of_id)) << vec2u(shift);
-    mask |= digits;
-    prefix |= digits & (vec2u(now.index) << vec2u(shift));
+    if (left <= LIST) { return among(lane, walk, wanted, left); }
   }
-  return ~prefix.y;
+  return ~known.digits.z & (BINS * BINS - 1u);
+}
+
+/// The same among the `left` tokens in `chosen`.
+fn among(lane: u32, walk: Walk, wanted: u32, left: u32) -> u32 {
+  if (lane == 0u) { found.index = NONE; }
+  if (lane < left) { by_lane[lane].x = mass(vec4f(value_of(chosen[lane].x)), walk).x; }
+  workgroupBarrier();
+  if (lane < left) {
+    var less = 0u;
+    for (var i = 0u; i < left; i++) { less += select(0u, by_lane[i].x, before(chosen[lane], chosen[i])); }
+    if (less < wanted && less + by_lane[lane].x >= wanted) { found.index = ~chosen[lane].y; }
+  }
+  return workgroupUniformLoad(&found).index;
 }
 
 @compute @workgroup_size(LANES)
@@ -236,10 +361,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   // 1. The chunks' largest, and their sums set off against it.
   var top = vec2u(0u);
   for (var i = lane; i < sizes.chunks; i += LANES) { top = max(top, stats[row * sizes.chunks + i].xz); }
-  tops[lane] = top;
+  by_lane[lane] = top;
   workgroupBarrier();
   if (lane < STRIPE) {
-    for (var i = lane; i < LANES; i += STRIPE) { top = max(top, tops[i]); }
+    for (var i = lane; i < LANES; i += STRIPE) { top = max(top, by_lane[i]); }
     stripe_tops[lane] = top;
   }
   workgroupBarrier();
@@ -310,13 +435,19 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let beyond = workgroupUniformLoad(&share_beyond);
   let shift = countLeadingZeros(beyond);
   let steps = 2147483648.0 * f32(1u << shift) / sum.y;
-  let last = vec2u(key_of(results[out + 8u + 2u * k - 1u]), ~results[out + 8u + k - 1u]);
+  // Logits further than ln(2 · steps) / slope below the largest have masses of less than half a step.
+  let last = value_of(key_of(results[out + 8u + 2u * k - 1u]));
+  let reach = max(log(2.0 * steps) / slope - (value_of(top.y) - last), 1e-30);
+  let walk = Walk(row, results[out + 8u + k - 1u], last, value_of(top.y), slope, steps, reach, f32(PLACES) / reach);
+  var weighed = false;
   for (var i = 0u; i < draws.y; i++) {
     let draw = requests[draws.x + i];
     var id = NONE;
     if (draw.x <= beyond) {
+      if (!weighed) { weigh_all(lane, walk, tokens); }
+      weighed = true;
       let rest = ((draw.x << shift) | ((draw.y >> (31u - shift)) >> 1u)) >> 1u;
-      id = walk(lane, row, last, rest, top.y, slope, steps);
+      id = find(lane, walk, rest, tokens);
     }
     if (lane == 0u) {
       results[draws.z + i] = id;

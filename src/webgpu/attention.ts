@@ -30,7 +30,7 @@ type Family = Pick<
 };
 
 /** Partial states: values (parts, rows, nHeads, headDim), each normalised, and the log of their sums of exponentials (parts, rows,
- *  nHeads). Parts are the context's slices, then a row's tail's own; what a row has no tokens for is not written and not read. */
+ *  nHeads). Parts are the context's slices, then a row's tail's own; what a row has no tokens for is not written and does not count. */
 interface GpuStates extends States {
   readonly values: GPUBuffer;
   readonly lse: GPUBuffer;
@@ -52,7 +52,7 @@ const WORKGROUPS = 512;
 const MATRIX_WORKGROUPS = 256;
 const MAX_SLICES = 16;
 const LEAST_SLICE = 128;
-/** A tail has so many slices at most. */
+/** A tail has so many slices at most. merge_states.wgsl has room for no more of both. */
 const TAIL_PARTS = 8;
 /** Samples that are attended to by themselves at a time. */
 const ALONE_ROWS = 32;
@@ -208,8 +208,8 @@ export async function createAttention(
     out: GpuTensor,
     sample: { first: number; count: number },
   ): void {
-    const { slice, slices } = slicesOf(batch.ctxLen);
-    const sizes = [sample.first, rows, slice, slices, placeOf(out), out.stride];
+    const { slices } = slicesOf(batch.ctxLen);
+    const sizes = [sample.first, rows, slices, slices + tailParts(batch), placeOf(out), out.stride];
     out.form.tiles = batch.tiles && mergeTiles !== undefined;
     gpu.run(
       (batch.tiles && mergeTiles) || mergeRows,

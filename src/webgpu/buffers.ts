@@ -48,6 +48,7 @@ const bytesOf = (rows: number, cols: number) =>
  * The batch as kernels read it: words (u32) of one buffer that is written anew for each forward.
  *   0 rows   1 ctxLen   2 … 7 where in the buffer these begin: ids (rows), turns (rows, ropeDim / 2, 2) f32, slots (rows, 2),
  *   context blocks, decLens (rows), tails (rows, tailStride)   8 tailStride   9 context blocks   10 one where rows are samples
+ *   16 decLens, always: a kernel that needs nothing else need not look up where they begin
  */
 export interface GpuBatch extends PreparedBatch {
   readonly buffer: GPUBuffer;
@@ -129,14 +130,19 @@ export function createBuffers(gpu: Gpu) {
         end += length;
         return end - length;
       };
-      const at = [ids.length, turns.length, slots.length, context.blocks.length, rows, rows * tailStride].map(place);
-      const [idsAt, turnsAt, slotsAt, contextAt, decLensAt, tailsAt] = at;
+      const decLensAt = place(rows);
+      const [idsAt, turnsAt, slotsAt, contextAt] = [ids, turns, slots, context.blocks].map(({ length }) =>
+        place(length),
+      );
+      const tailsAt = place(rows * tailStride);
+      const at = [idsAt, turnsAt, slotsAt, contextAt, decLensAt, tailsAt];
       words.set([rows, context.length, ...at, tailStride, context.blocks.length, tails ? 1 : 0]);
       words.set(ids, idsAt);
       floats.set(turns, turnsAt);
       words.set(slots, slotsAt);
       words.set(context.blocks, contextAt);
-      words.fill(0, decLensAt, end);
+      words.fill(0, decLensAt, idsAt);
+      words.fill(0, tailsAt, end);
       if (tails) words.set(tails.lengths, decLensAt);
       tails?.blocks.forEach((blocks, row) => {
         words.set(blocks, tailsAt + row * tailStride);

@@ -28,7 +28,10 @@ export async function createCandidates(
   vocab: number,
   maxSamples: number,
 ): Promise<Pick<Backend, "candidates" | "logits"> & { scratchBytes(): number }> {
-  const [topKGroups, topK] = await Promise.all([gpu.kernels.get("top_k_groups"), gpu.kernels.get("top_k")]);
+  const [topKGroups, topK] = await Promise.all([
+    gpu.kernels.get("top_k_groups"),
+    gpu.kernels.get("top_k", { constants: { LANES: lanesOf(gpu) } }),
+  ]);
 
   const groups = (cols: number) => Math.ceil(cols / GROUP);
   const chunks = (cols: number) => Math.ceil(cols / CHUNK);
@@ -90,7 +93,7 @@ export async function createCandidates(
     results = atLeast(results, needs.results(rows, drawsOf(of)));
     const shape = [groups(cols), chunks(cols), keysStride(cols)];
     gpu.run(topKGroups, [buffer, requests, keys, stats], [cols, stride / 4, first, ...shape], chunks(cols), rows);
-    gpu.run(topK, [buffer, requests, keys, stats, results], [cols, stride, first, ...shape, k], rows);
+    gpu.run(topK, [buffer, requests, keys, stats, results], [cols, stride / 4, first, ...shape, k], rows);
     const found = await gpu.read(results, 0, (rows * width + 2 * roomOf(drawsOf(of))) * 4);
     return unpack(found, of, k, rows * width);
   }
@@ -133,6 +136,12 @@ export async function createCandidates(
 
 /** Words for so many draws, in steps, so that one draw more or less changes nothing that is dispatched or read. */
 const roomOf = (draws: number) => 2 ** Math.ceil(Math.log2(draws));
+
+/** Of a row's one workgroup: as many as its loads and exponentials keep busy, where a GPU has them. */
+function lanesOf({ isSoftware, limits }: Gpu): number {
+  const most = Math.min(limits.maxComputeInvocationsPerWorkgroup, limits.maxComputeWorkgroupSizeX);
+  return most < 512 || isSoftware ? 256 : 512;
+}
 
 const drawsOf = (of: readonly Request[]) => of.reduce((sum, { uniforms }) => sum + (uniforms?.length ?? 0), 0);
 
