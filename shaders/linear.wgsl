@@ -74,14 +74,18 @@ struct Sizes {
 
 override JOINED: u32 = min(ROWS, 4u); // rows whose sums are joined at a time
 override PAIR: u32 = min(PANELS, 2u); // panels whose sums are joined at a time
+override TURNS: u32 = select(1u, 2u, ROWS == 8u) * select(1u, 2u, PANELS == 4u); // until all are
 var<workgroup> partial: array<vec4f, LANES * PAIR>; // of up to four rows: first panel, second panel
 var<workgroup> scales: array<f32, 8>;
 
-/// The parts of an output's sum for a row among those that lie in `partial` from `at` on.
-fn joined(at: u32, output: u32, row: u32) -> f32 {
-  var sum = 0.0;
-  for (var slot = 0u; slot < SLOTS; slot++) {
-    for (var k = 0u; k < PARTS; k++) { sum += partial[at + (slot * OUTPUTS + output) * PARTS + k][row]; }
+/// The parts of two neighbouring outputs' sums for a row among those that lie in `partial` from `at` on. Slots without a tile have none.
+fn joined(at: u32, output: u32, row: u32) -> vec2f {
+  var sum = vec2f(0.0);
+  for (var slot = 0u; slot < min(SLOTS, sizes.tiles); slot++) {
+    for (var k = 0u; k < PARTS; k++) {
+      let part = at + (slot * OUTPUTS + output) * PARTS + k;
+      sum += vec2f(partial[part][row], partial[part + PARTS][row]);
+    }
   }
   return sum;
 }
@@ -128,7 +132,7 @@ fn scale_rows(lane: u32, first: u32, squares: vec4f) {
   workgroupBarrier();
   partial[lane] = squares;
   workgroupBarrier();
-  if (lane < JOINED) { scales[first + lane] = 1.0 / sqrt(joined(0u, 0u, lane) / f32(sizes.cols) + sizes.eps); }
+  if (lane < JOINED) { scales[first + lane] = 1.0 / sqrt(joined(0u, 0u, lane).x / f32(sizes.cols) + sizes.eps); }
 }
 
 fn stored(at: u32) -> f32 { return out[at]; }
@@ -149,10 +153,10 @@ fn finish(lane: u32, first_row: u32, first_output: u32, row: u32, one: vec4f, tw
     var scale = 1.0;
     if (NORM) { scale = scales[here]; }
     let at = which / JOINED * LANES;
-    var sums = vec2f(joined(at, own, which % JOINED), joined(at, own + 1u, which % JOINED)) * scale;
+    var sums = joined(at, own, which % JOINED) * scale;
     if (GATED) {
       // e^-z of very negative gates would be infinite, which WGSL may take to be absent: there silu is 0 to all digits.
-      let ups = vec2f(joined(LANES, own, which), joined(LANES, own + 1u, which)) * scale;
+      let ups = joined(LANES, own, which) * scale;
       sums = sums / (1.0 + exp(min(-sums, vec2f(88.0)))) * ups;
     }
     put(first_row + here, column, sums);
@@ -269,11 +273,16 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     scale_rows(lane, 0u, squares_a);
     if (ROWS == 8u) { scale_rows(lane, 4u, squares_b); }
   }
-  finish(lane, first_row, first_output, 0u, one_a, two_a);
-  if (ROWS == 8u) { finish(lane, first_row, first_output, 4u, one_b, two_b); }
-  if (PANELS == 4u) {
-    let second = first_output + wide / 2u;
-    finish(lane, first_row, second, 0u, three_a, last_a);
-    if (ROWS == 8u) { finish(lane, first_row, second, 4u, three_b, last_b); }
+  // All sums by the same piece of code: a GPU keeps little of it, and fetches what it has not kept.
+  for (var turn = 0u; turn < TURNS; turn++) {
+    let is_far = PANELS == 4u && turn % 2u == 1u;
+    let is_late = ROWS == 8u && turn >= TURNS / 2u;
+    var near = select(one_a, three_a, is_far);
+    var other = select(two_a, last_a, is_far);
+    if (is_late) {
+      near = select(one_b, three_b, is_far);
+      other = select(two_b, last_b, is_far);
+    }
+    finish(lane, first_row, first_output + select(0u, wide / 2u, is_far), select(0u, 4u, is_late), near, other);
   }
 }

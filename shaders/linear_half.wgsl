@@ -122,11 +122,14 @@ fn sixteen(here: Unit, next: Unit, i: u32, part: u32) -> Sixteen {
   return Sixteen(eight(here, 2u * i, part), eight(here, 2u * i + 1u, part));
 }
 
-/// The parts of an output's sum for a row among those that lie in `partial` from `at` on.
-fn joined(at: u32, output: u32, row: u32) -> f32 {
-  var sum = 0.0;
-  for (var slot = 0u; slot < SLOTS; slot++) {
-    for (var k = 0u; k < PARTS; k++) { sum += partial[at + (slot * OUTPUTS + output) * PARTS + k][row]; }
+/// The parts of two neighbouring outputs' sums for a row among those that lie in `partial` from `at` on. Slots without a tile have none.
+fn joined(at: u32, output: u32, row: u32) -> vec2f {
+  var sum = vec2f(0.0);
+  for (var slot = 0u; slot < min(SLOTS, sizes.tiles); slot++) {
+    for (var k = 0u; k < PARTS; k++) {
+      let part = at + (slot * OUTPUTS + output) * PARTS + k;
+      sum += vec2f(partial[part][row], partial[part + PARTS][row]);
+    }
   }
   return sum;
 }
@@ -152,13 +155,6 @@ fn whole(panel: u32, output: u32, row: u32) -> f32 {
   return sum;
 }
 
-/// A row's product with a panel's output, from the sums that lie in `partial` from `at` on.
-fn result(at: u32, panel: u32, output: u32, row: u32) -> f32 {
-  let sum = joined(at, output % OUTPUTS, row % 4u);
-  if (is_finite(sum)) { return sum; }
-  return whole(panel, output, row);
-}
-
 fn store(at: u32, x: f32) { out[at] = x; }
 
 /// Joins the sums of four rows and of two panels, which are side by side, or gate and up.
@@ -175,13 +171,14 @@ fn finish(lane: u32, first_row: u32, first_output: u32, first: u32, second: u32,
     if (row >= sizes.rows) { continue; }
     let at = select(0u, LANES, is_second);
     let panel = select(first, second, is_second);
-    var sums = vec2f(result(at, panel, output, row), result(at, panel, output + 1u, row));
-    if (GATED) {
-      // e^-z of very negative gates would be infinite, which WGSL may take to be absent: there silu is 0 to all digits.
-      let ups = vec2f(result(LANES, second, output, row), result(LANES, second, output + 1u, row));
-      sums = sums / (1.0 + exp(min(-sums, vec2f(88.0)))) * ups;
+    var sums = vec4f(joined(at, own, row % 4u), 0.0, 0.0);
+    if (GATED) { sums = vec4f(sums.xy, joined(LANES, own, row % 4u)); }
+    for (var i = 0u; i < 4u; i++) {
+      if (!is_finite(sums[i])) { sums[i] = whole(select(panel, second, i >= 2u), output + i % 2u, row); }
     }
-    put(row, first_output + own + select(0u, 16u, is_second), sums);
+    // e^-z of very negative gates would be infinite, which WGSL may take to be absent: there silu is 0 to all digits.
+    if (GATED) { sums = vec4f(sums.xy / (1.0 + exp(min(-sums.xy, vec2f(88.0)))) * sums.zw, 0.0, 0.0); }
+    put(row, first_output + own + select(0u, 16u, is_second), sums.xy);
   }
 }
 
@@ -259,10 +256,18 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     }
   }
 
-  finish(lane, first_row, first_output, one, two, one_a, two_a);
-  finish(lane, first_row + 4u, first_output, one, two, one_b, two_b);
-  if (PANELS == 4u) {
-    finish(lane, first_row, first_output + wide / 2u, three, last, three_a, last_a);
-    finish(lane, first_row + 4u, first_output + wide / 2u, three, last, three_b, last_b);
+  // All sums by the same piece of code: a GPU keeps little of it, and fetches what it has not kept.
+  for (var turn = 0u; turn < PANELS; turn++) {
+    let is_far = PANELS == 4u && turn % 2u == 1u;
+    let is_late = turn >= PANELS / 2u;
+    var near = select(one_a, three_a, is_far);
+    var other = select(two_a, last_a, is_far);
+    if (is_late) {
+      near = select(one_b, three_b, is_far);
+      other = select(two_b, last_b, is_far);
+    }
+    let first = select(one, three, is_far);
+    let second = select(two, last, is_far);
+    finish(lane, first_row + select(0u, 4u, is_late), first_output + select(0u, wide / 2u, is_far), first, second, near, other);
   }
 }
