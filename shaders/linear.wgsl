@@ -78,10 +78,10 @@ override TURNS: u32 = select(1u, 2u, ROWS == 8u) * select(1u, 2u, PANELS == 4u);
 var<workgroup> partial: array<vec4f, LANES * PAIR>; // of up to four rows: first panel, second panel
 var<workgroup> scales: array<f32, 8>;
 
-/// The parts of two neighbouring outputs' sums for a row among those that lie in `partial` from `at` on. Slots without a tile have none.
+/// The parts of two neighbouring outputs' sums for a row among those that lie in `partial` from `at` on.
 fn joined(at: u32, output: u32, row: u32) -> vec2f {
   var sum = vec2f(0.0);
-  for (var slot = 0u; slot < min(SLOTS, sizes.tiles); slot++) {
+  for (var slot = 0u; slot < SLOTS; slot++) {
     for (var k = 0u; k < PARTS; k++) {
       let part = at + (slot * OUTPUTS + output) * PARTS + k;
       sum += vec2f(partial[part][row], partial[part + PARTS][row]);

@@ -122,10 +122,10 @@ fn sixteen(here: Unit, next: Unit, i: u32, part: u32) -> Sixteen {
   return Sixteen(eight(here, 2u * i, part), eight(here, 2u * i + 1u, part));
 }
 
-/// The parts of two neighbouring outputs' sums for a row among those that lie in `partial` from `at` on. Slots without a tile have none.
+/// The parts of two neighbouring outputs' sums for a row among those that lie in `partial` from `at` on.
 fn joined(at: u32, output: u32, row: u32) -> vec2f {
   var sum = vec2f(0.0);
-  for (var slot = 0u; slot < min(SLOTS, sizes.tiles); slot++) {
+  for (var slot = 0u; slot < SLOTS; slot++) {
     for (var k = 0u; k < PARTS; k++) {
       let part = at + (slot * OUTPUTS + output) * PARTS + k;
       sum += vec2f(partial[part][row], partial[part + PARTS][row]);

@@ -379,8 +379,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "linear",
-    find: "slot < min(SLOTS, sizes.tiles); slot++",
-    replace: "slot + 1u < min(SLOTS, sizes.tiles); slot++",
+    find: "slot < SLOTS; slot++",
+    replace: "slot + 1u < SLOTS; slot++",
     what: "the last lanes' sums are dropped",
     tests: PRODUCT,
   },
@@ -1156,8 +1156,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "linear_half",
-    find: "slot < min(SLOTS, sizes.tiles); slot++",
-    replace: "slot + 1u < min(SLOTS, sizes.tiles); slot++",
+    find: "slot < SLOTS; slot++",
+    replace: "slot + 1u < SLOTS; slot++",
     what: "the last lanes' sums are dropped",
     half: true,
     tests: PRODUCT,
