@@ -14,9 +14,9 @@ override TAIL_PARTS: u32;
 override TAIL_SLICE: u32;
 override TILES: bool; // then HEAD_DIM is even, and N_HEADS · HEAD_DIM a multiple of 16
 
-const LANES = 256u;
 const TEAMS = 4u;
-const TEAM = LANES / TEAMS;
+override TEAM: u32 = select(64u, 32u, HEAD_DIM <= 64);
+override LANES: u32 = TEAMS * TEAM;
 const MOST_PARTS = 24u; // six a team: attention.ts has no more
 const LENGTHS = 16u; // where in the batch the tails' lengths begin
 
@@ -56,8 +56,9 @@ fn joined(sum: vec2f, part: u32, parts: u32, two: vec2f, total: f32) -> vec2f {
 fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane: u32) {
   let row = sizes.first_row + id.y;
   let state = id.y * N_HEADS + id.x;
-  // Rows behind the last have no tail, and results that mean nothing.
-  let length = select(0u, batch[LENGTHS + row], row < batch[0]);
+  // Rows behind the last have no tail, and leave nothing.
+  let is_row = row < batch[0];
+  let length = select(0u, batch[LENGTHS + row], is_row);
   let slice = tail_slice(length);
   let parts = sizes.slices + (length + slice - 1) / slice;
   let team = lane / TEAM;
@@ -90,7 +91,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     sum = joined(sum, team + 5 * TEAMS, parts, g, total);
     sums[lane] = sum;
     workgroupBarrier();
-    if (team == 0 && d < HEAD_DIM) {
+    if (is_row && team == 0 && d < HEAD_DIM) {
       // A row of no tokens at all is zero.
       for (var other = 1u; other < TEAMS; other++) { sum += sums[other * TEAM + lane]; }
       let column = id.x * HEAD_DIM + d;
