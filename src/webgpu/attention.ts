@@ -36,7 +36,7 @@ interface GpuStates extends States {
   readonly lse: GPUBuffer;
 }
 
-/** How a workgroup of the kernels without matrices shares its work: its lanes, each with a token of a step, and those of a softmax. */
+/** How a workgroup of the kernels without matrices shares its work: its lanes, as many as tokens of a step, and those of a softmax. */
 interface Crew extends Constants {
   readonly LANES: number;
   readonly SEATS: number;
