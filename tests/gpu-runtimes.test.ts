@@ -136,6 +136,19 @@ else {
   test("Deno: the public API's greedy ids are those of WebAssembly", async () => {
     checkGreedy("Deno", await inDeno<GreedyOutcome>(GREEDY));
   });
+  test("Deno: results are read as soon as they are there, 10 ms before their mapping's promise resolves", async () => {
+    const early = await inDeno<number>(`(async () => {
+      const { getMappedRange } = GPUBuffer.prototype;
+      let early = 0;
+      GPUBuffer.prototype.getMappedRange = function (...args) {
+        if (this.mapState === "pending") early++;
+        return getMappedRange.apply(this, args);
+      };
+      await ${GREEDY};
+      return early;
+    })()`);
+    assert.ok(early > 50, `${early} reads`);
+  });
 }
 
 // ---------------------------------------------------------------------------------------------- Chromium

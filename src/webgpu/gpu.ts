@@ -3,6 +3,7 @@
 // Knows queues, passes and errors; nothing of what kernels compute.
 
 import { FurcateError, fail } from "../errors.ts";
+import { nextTask } from "../queue.ts";
 import type { Abilities, OpenedDevice } from "./device.ts";
 import { createKernels, type GroupsByBuffer, type Kernel, type Kernels, SIZES_BYTES } from "./kernels.ts";
 
@@ -55,6 +56,8 @@ const COPY_DST = 0x8;
 const UNIFORM = 0x40;
 const STORAGE = 0x80;
 const READ = 1;
+/** Most bytes to read before their mapping's promise resolves: meanwhile other reads take other buffers. */
+const EARLY_BYTES = 1 << 20;
 /** Uniforms of this many different dispatches in one buffer. */
 const SLOTS = 1024;
 
@@ -106,7 +109,10 @@ export function createGpu(
         "memory",
         `${label}: ${count(size)} bytes needed, but a buffer here holds ${count(device.limits.maxBufferSize)}`,
       );
-    const buffer = device.createBuffer({ size, usage, label });
+    // Deno breaks down where a range is asked for of a buffer that was never mapped.
+    const mappedAtCreation = (usage & MAP_READ) !== 0;
+    const buffer = device.createBuffer({ size, usage, label, mappedAtCreation });
+    if (mappedAtCreation) buffer.unmap();
     usedBytes += size;
     buffers.add(buffer);
     return buffer;
@@ -226,14 +232,36 @@ export function createGpu(
     const through = free.pop() ?? newBuffer(size, MAP_READ | COPY_DST, "results");
     recordCopy(buffer, byte, through, 0, bytes);
     flush();
-    const mapped = through.mapAsync(READ, 0, bytes);
     foresee();
+    const mapped = through.mapAsync(READ, 0, bytes);
+    const giveBack = () => {
+      through.unmap();
+      free.push(through);
+    };
+    const early = bytes <= EARLY_BYTES ? mappedEarly(through, bytes) : undefined;
+    if (early) {
+      mapped.then(giveBack).catch(() => {}); // lost, or destroyed by dispose
+      await orFailure(nextTask()); // in which errors arrive
+      return early;
+    }
     await orFailure(mapped);
     const result = through.getMappedRange(0, bytes).slice(0);
-    through.unmap();
-    free.push(through);
+    giveBack();
     return result;
   }
+  /**
+   * Deno's mapAsync returns once the device is done, but its promise resolves 10 ms later: what is mapped is there to be read before.
+   * Elsewhere that is refused, as it should be, and not asked for again.
+   */
+  function mappedEarly(buffer: GPUBuffer, bytes: number): ArrayBuffer | undefined {
+    if (!isMappedEarly) return;
+    try {
+      return buffer.getMappedRange(0, bytes).slice(0);
+    } catch {
+      isMappedEarly = false;
+    }
+  }
+  let isMappedEarly = true;
 
   /** Waits for the device, and throws what it said meanwhile. A lost device stays lost; other errors are over with the call. */
   async function orFailure(work: Promise<unknown>): Promise<void> {
