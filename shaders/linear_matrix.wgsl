@@ -27,9 +27,9 @@ alias Result = subgroup_matrix_result<f32, 16, 16>;
 
 const UNPACKS = false;
 struct Units { none: u32 }
-fn units_of(source: Place, tile: u32, lane: u32) -> Units { return Units(); }
-fn unpack(units: Units, to: u32, lane: u32) {}
-fn left(source: Place, column: u32, to: u32) -> Left {
+fn units_of(one: Place, two: Place, column: u32, seat: u32) -> Units { return Units(); }
+fn unpack(units: Units, one: Place, two: Place, column: u32, share: u32, seat: u32) {}
+fn left(source: Place, column: u32, matrix: u32) -> Left {
   return subgroupMatrixLoad<Left, row_major>(&weights, source.panel * 8u + column / 16u * 256u + source.at + column % 16u, 16u);
 }
 // end of head
@@ -39,17 +39,20 @@ fn left(source: Place, column: u32, to: u32) -> Left {
 const TILE_COLUMNS: u32 = 16u;
 // end of head
 
+// head
+// Nothing is unpacked.
+// end of head
+
 override LEFTS: u32; // 1 or 2: matrices of outputs; 2 where they are gated
 override RIGHTS: u32; // 1, 2 or 4: matrices of rows that a team has
 override SHARES: u32;
 override TEAMS: u32;
-override AHEAD: u32; // matrices of columns that a subgroup loads before it computes with them: 1, 2 or 4, whole times in a row
+override AHEAD: u32; // matrices of columns that a subgroup takes at a time: 1, 2 or 4, whole tiles and whole times in a row
 override SUBGROUP: u32; // lanes of a subgroup
 override GATED: bool; // whether the outputs are SIDE of the gate and as many of up
 
 override LANES: u32 = SHARES * TEAMS * SUBGROUP;
-override STEPS: u32 = select(AHEAD, TILE_COLUMNS / SIDE, UNPACKS);
-override CHUNK: u32 = STEPS * SIDE; // columns that a subgroup takes at a time
+override CHUNK: u32 = AHEAD * SIDE;
 
 struct Sizes {
   rows: u32,
@@ -70,7 +73,7 @@ struct Sizes {
 @group(0) @binding(4) var<storage, read_write> out: array<u32>;
 
 const MATRIX: u32 = SIDE * SIDE;
-var<workgroup> partial: array<f32, 2u * MATRIX * SHARES * TEAMS>; // two matrices of each subgroup
+var<workgroup> partial: array<f32, LEFTS * MATRIX * SHARES * TEAMS>; // of each subgroup
 var<private> first_output: u32; // of a panel row: what the outputs of the workgroup begin with
 var<private> team_row: u32;
 
@@ -106,8 +109,8 @@ fn put(row: u32, output: u32, sums: vec2f) {
 /// Joins the shares' sums of two matrices, both of the rows from `row` of each team on: outputs side by side, or gate and up.
 fn finish(subgroup: u32, lane: u32, row: u32, first: Result, second: Result) {
   workgroupBarrier();
-  subgroupMatrixStore<col_major>(&partial, subgroup * 2u * MATRIX, first, SIDE);
-  if (LEFTS == 2u) { subgroupMatrixStore<col_major>(&partial, (subgroup * 2u + 1u) * MATRIX, second, SIDE); }
+  subgroupMatrixStore<col_major>(&partial, subgroup * LEFTS * MATRIX, first, SIDE);
+  if (LEFTS == 2u) { subgroupMatrixStore<col_major>(&partial, (subgroup * LEFTS + 1u) * MATRIX, second, SIDE); }
   workgroupBarrier();
   // Each lane takes pairs of neighbouring outputs, of one of the matrices, or of both where they are joined.
   const pairs = MATRIX / 2u;
@@ -119,7 +122,7 @@ fn finish(subgroup: u32, lane: u32, row: u32, first: Result, second: Result) {
     var sums = vec2f(0.0);
     var ups = vec2f(0.0);
     for (var share = 0u; share < SHARES; share++) {
-      let at = ((team * SHARES + share) * 2u + which) * MATRIX + e % pairs * 2u;
+      let at = ((team * SHARES + share) * LEFTS + which) * MATRIX + e % pairs * 2u;
       sums += vec2f(partial[at], partial[at + 1u]);
       if (GATED) { ups += vec2f(partial[at + MATRIX], partial[at + MATRIX + 1u]); }
     }
@@ -153,13 +156,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   var two_1 = Result();
   var two_2 = Result();
   var two_3 = Result();
-  let mine = subgroup * 2u; // of unpacked tiles
+  let mine = share * LEFTS; // of unpacked matrices
   let columns = sizes.tiles * TILE_COLUMNS;
-  // What is unpacked next is on its way while this is computed with. A tile beyond the last is the last again.
-  let seat = lane % SUBGROUP;
-  var ones = units_of(one, min(share, sizes.tiles - 1u), seat);
-  var twos = ones;
-  if (LEFTS == 2u) { twos = units_of(two, min(share, sizes.tiles - 1u), seat); }
+  // All teams unpack what their shares have in common. The next is on its way meanwhile; behind the last columns it is these again.
+  let seat = subgroup / SHARES * SUBGROUP + lane % SUBGROUP;
+  var units = units_of(one, two, min(share * CHUNK, columns - CHUNK), seat);
   var a: Left;
   var b: Left;
   var c: Left;
@@ -172,23 +173,18 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let at = first + share * CHUNK;
     if (UNPACKS) {
       workgroupBarrier();
-      if (at < columns) {
-        unpack(ones, mine, seat);
-        if (LEFTS == 2u) { unpack(twos, mine + 1u, seat); }
-      }
-      let next = min(at / TILE_COLUMNS + SHARES, sizes.tiles - 1u);
-      ones = units_of(one, next, seat);
-      if (LEFTS == 2u) { twos = units_of(two, next, seat); }
+      unpack(units, one, two, min(at, columns - CHUNK), share, seat);
+      units = units_of(one, two, min(at + SHARES * CHUNK, columns - CHUNK), seat);
       workgroupBarrier();
     }
     if (at < columns) {
       a = left(one, at, mine);
       if (LEFTS == 2u) { e = left(two, at, mine + 1u); }
-      if (STEPS > 1u) {
+      if (AHEAD > 1u) {
         b = left(one, at + SIDE, mine);
         if (LEFTS == 2u) { f = left(two, at + SIDE, mine + 1u); }
       }
-      if (STEPS > 2u) {
+      if (AHEAD > 2u) {
         c = left(one, at + 2u * SIDE, mine);
         d = left(one, at + 3u * SIDE, mine);
         if (LEFTS == 2u) {
@@ -200,12 +196,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let r = right(row, at);
         one_0 = subgroupMatrixMultiplyAccumulate(a, r, one_0);
         if (LEFTS == 2u) { two_0 = subgroupMatrixMultiplyAccumulate(e, r, two_0); }
-        if (STEPS > 1u) {
+        if (AHEAD > 1u) {
           let s = right(row, at + SIDE);
           one_0 = subgroupMatrixMultiplyAccumulate(b, s, one_0);
           if (LEFTS == 2u) { two_0 = subgroupMatrixMultiplyAccumulate(f, s, two_0); }
         }
-        if (STEPS > 2u) {
+        if (AHEAD > 2u) {
           let t = right(row, at + 2u * SIDE);
           one_0 = subgroupMatrixMultiplyAccumulate(c, t, one_0);
           if (LEFTS == 2u) { two_0 = subgroupMatrixMultiplyAccumulate(g, t, two_0); }
@@ -218,12 +214,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let r = right(row + SIDE, at);
         one_1 = subgroupMatrixMultiplyAccumulate(a, r, one_1);
         if (LEFTS == 2u) { two_1 = subgroupMatrixMultiplyAccumulate(e, r, two_1); }
-        if (STEPS > 1u) {
+        if (AHEAD > 1u) {
           let s = right(row + SIDE, at + SIDE);
           one_1 = subgroupMatrixMultiplyAccumulate(b, s, one_1);
           if (LEFTS == 2u) { two_1 = subgroupMatrixMultiplyAccumulate(f, s, two_1); }
         }
-        if (STEPS > 2u) {
+        if (AHEAD > 2u) {
           let t = right(row + SIDE, at + 2u * SIDE);
           one_1 = subgroupMatrixMultiplyAccumulate(c, t, one_1);
           if (LEFTS == 2u) { two_1 = subgroupMatrixMultiplyAccumulate(g, t, two_1); }
@@ -236,12 +232,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let r = right(row + 2u * SIDE, at);
         one_2 = subgroupMatrixMultiplyAccumulate(a, r, one_2);
         if (LEFTS == 2u) { two_2 = subgroupMatrixMultiplyAccumulate(e, r, two_2); }
-        if (STEPS > 1u) {
+        if (AHEAD > 1u) {
           let s = right(row + 2u * SIDE, at + SIDE);
           one_2 = subgroupMatrixMultiplyAccumulate(b, s, one_2);
           if (LEFTS == 2u) { two_2 = subgroupMatrixMultiplyAccumulate(f, s, two_2); }
         }
-        if (STEPS > 2u) {
+        if (AHEAD > 2u) {
           let t = right(row + 2u * SIDE, at + 2u * SIDE);
           one_2 = subgroupMatrixMultiplyAccumulate(c, t, one_2);
           if (LEFTS == 2u) { two_2 = subgroupMatrixMultiplyAccumulate(g, t, two_2); }
@@ -254,12 +250,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let r = right(row + 3u * SIDE, at);
         one_3 = subgroupMatrixMultiplyAccumulate(a, r, one_3);
         if (LEFTS == 2u) { two_3 = subgroupMatrixMultiplyAccumulate(e, r, two_3); }
-        if (STEPS > 1u) {
+        if (AHEAD > 1u) {
           let s = right(row + 3u * SIDE, at + SIDE);
           one_3 = subgroupMatrixMultiplyAccumulate(b, s, one_3);
           if (LEFTS == 2u) { two_3 = subgroupMatrixMultiplyAccumulate(f, s, two_3); }
         }
-        if (STEPS > 2u) {
+        if (AHEAD > 2u) {
           let t = right(row + 3u * SIDE, at + 2u * SIDE);
           one_3 = subgroupMatrixMultiplyAccumulate(c, t, one_3);
           if (LEFTS == 2u) { two_3 = subgroupMatrixMultiplyAccumulate(g, t, two_3); }

@@ -40,13 +40,20 @@ fn load_unit(panel: u32, tile: u32, output: u32, part: u32) -> Unit {
   }
   return unit;
 }
-fn four(unit: Unit, i: u32) -> vec4f {
+/// Four of a unit's codes, a byte each.
+fn codes_of(unit: Unit, i: u32) -> u32 {
   var codes = (unit.codes[i / 2u] >> (i % 2u * 4u)) & 0x0f0f0f0fu;
   if (HIGH > 0u) { codes |= ((unit.high.x >> i) & 0x01010101u) << 4u; }
   if (HIGH > 1u) { codes |= ((unit.high.y >> i) & 0x01010101u) << 5u; }
+  return codes;
+}
+fn scale_of(unit: Unit, i: u32) -> f32 {
+  return select(unit.scales.y, unit.scales.x, FACTORS != 2u || i < 4u);
+}
+fn four(unit: Unit, i: u32) -> vec4f {
+  let codes = codes_of(unit, i);
   let values = vec4f(vec4u(codes, codes >> 8u, codes >> 16u, codes >> 24u) & vec4u(0xffu)) - CENTRE;
-  let scale = select(unit.scales.y, unit.scales.x, FACTORS != 2u || i < 4u);
   // Each product is exact, so this rounds once, fused or not.
-  if (MINIMUM == 1u) { return values * scale + unit.minimum; }
-  return values * scale;
+  if (MINIMUM == 1u) { return values * scale_of(unit, i) + unit.minimum; }
+  return values * scale_of(unit, i);
 }

@@ -21,8 +21,8 @@ export interface WeightLayout {
   readonly head?: string;
   /** Constants of that head. */
   readonly constants: Constants;
-  /** The second and third head of products by subgroup matrices, where they are not the shader's own. */
-  readonly matrixHeads: readonly string[];
+  /** The head behind it of shaders that compute with 16-bit floats. */
+  readonly halves?: string;
   /** The shader that packs it, and its constants. */
   readonly packer: "pack_floats" | "pack_blocks";
   readonly packing: Constants;
@@ -54,7 +54,7 @@ function floats(head: string | undefined, bytes: 2 | 4, exponent: number): Weigh
   return {
     head,
     constants: {},
-    matrixHeads: head === undefined ? [] : ["left_unpacked", head],
+    halves: head && "halves_floats",
     packer: "pack_floats",
     packing: { WORDS: bytes / 2, EXPONENT: exponent },
     tileColumns: 16,
@@ -82,7 +82,7 @@ function blocks(type: GgmlType, { bits, high = 0, centre, minimum = 0, factors =
   const shared = { MINIMUM: minimum, FACTORS: factors };
   return {
     head: `weights_q${bits}`,
-    matrixHeads: ["left_unpacked", `weights_q${bits}`],
+    halves: "halves_codes",
     constants: { ...shared, HIGH: high, CENTRE: centre },
     packer: "pack_blocks",
     packing: {

@@ -71,8 +71,8 @@ export interface MatrixTile {
   /** Subgroups that share a team's columns. */
   readonly shares: number;
   readonly teams: number;
-  /** Matrices of columns that a subgroup loads at once. */
-  readonly ahead: 1 | 2 | 4;
+  /** Matrices of columns that a subgroup takes at a time: 1, 2 or 4. */
+  readonly ahead: number;
 }
 
 /** The tiles that kernels are made for. */
@@ -202,7 +202,7 @@ export async function createLinear(
   ): Kernel {
     const kind = 16 + kindOf(gated, append);
     return productOf(stack, keyOf(kind, rows, panels, outputs), ({ layout }) => {
-      const heads = [layout.head && "half_unpacked", layout.head, append && "rotated"];
+      const heads = [layout.head && "half_unpacked", ...unpackingHeads(layout), append && "rotated"];
       const sizes = { LANES: tiling.lanes, PANELS: panels, OUTPUTS: outputs, GATED: Number(gated) };
       const constants = { ...layout.constants, ...sizes, ...append?.constants };
       return kernels.now("linear_half", { heads, constants });
@@ -212,14 +212,13 @@ export async function createLinear(
     const { lefts, rights, shares, teams, ahead } = tile;
     const kind = 8 + kindOf(gated, append);
     return productOf(stack, keyOf(kind, lefts, rights, shares, teams, ahead), ({ layout }) => {
-      const [unpacked, head] = layout.matrixHeads;
       const side = unit?.side === 8 ? "matrix_8" : undefined;
-      const heads = [side, unpacked, head, append && "rotated"];
-      const constants = { ...matrixSizes(tile), GATED: Number(gated) };
-      const ofHead = unpacked ? layout.constants : {};
-      return kernels.now("linear_matrix", { heads, constants: { ...ofHead, ...constants, ...append?.constants } });
+      const heads = [side, layout.head && "left_unpacked", ...unpackingHeads(layout), append && "rotated"];
+      const constants = { ...layout.constants, ...matrixSizes(tile), GATED: Number(gated), ...append?.constants };
+      return kernels.now("linear_matrix", { heads, constants });
     });
   }
+  const unpackingHeads = ({ head, halves }: WeightLayout) => [head, halves];
   const kindOf = (gated: boolean, append: Append | undefined) => (gated ? 1 : append ? 2 : 0);
   /** One number of several, each below 32. */
   const keyOf = (...numbers: number[]) => numbers.reduce((key, number) => 32 * key + number, 0);
@@ -228,26 +227,41 @@ export async function createLinear(
     stack.products.set(key, made);
     return made;
   }
+  /**
+   * Subgroups that share the columns of a workgroup's outputs, and teams of them. Those that unpack wait for each other at each chunk:
+   * no more of them than keep a GPU busy.
+   */
+  function crew(outputs: number, unpacks: boolean): [shares: number, teams: number] {
+    const { side } = unit as MatrixUnit;
+    const isNarrow = outputs / (2 * side) < tiling.enough;
+    if (prompt) return unpacks ? (isNarrow ? [2, 2] : [1, 4]) : isNarrow ? [4, 2] : [2, 4];
+    if (!unpacks) return [isNarrow ? 16 : 8, 1];
+    return [Math.min(8, Math.max(1, 2 ** Math.floor(Math.log2((4 * tiling.enough * side) / outputs)))), 1];
+  }
   /** The tile of so many rows; shares and teams follow from the weight alone, so that they change no row's bits. */
   function matrixTile(rows: number, outputs: number, gated: boolean, { layout, tiles }: Stack): MatrixTile {
     const { side, subgroup } = unit as MatrixUnit;
     const rights = rows <= side ? 1 : rows <= 2 * side ? 2 : 4;
-    const isNarrow = outputs / (2 * side) < tiling.enough;
-    // With the sums of four matrices of rows a subgroup has little room for more.
-    const most = rights === 4 && !isNarrow ? 1 : 4;
     const columns = tiles * layout.tileColumns;
-    const ahead = ([4, 2] as const).find((ahead) => ahead <= most && columns % (ahead * side) === 0) ?? 1;
-    // Each subgroup has two matrices of sums in workgroup memory, and two of unpacked weights.
-    const unpacked = layout.matrixHeads.length > 0 ? 2 * side * (layout.tileColumns + 8) * 2 : 0;
-    const fits = (subgroups: number) =>
-      subgroups * subgroup <= limits.maxComputeInvocationsPerWorkgroup &&
-      subgroups * (8 * side * side + unpacked) + 512 <= limits.maxComputeWorkgroupStorageSize;
-    if (prompt) {
-      const [shares, teams] = isNarrow ? [4, 2] : [2, 4];
-      return { lefts: 2, rights: 4, shares, teams: fits(8) ? teams : teams / 2, ahead: 1 };
-    }
-    const lefts = outputs / (2 * side) < tiling.least && !gated ? 1 : 2;
-    return { lefts, rights, shares: isNarrow && fits(16) ? 16 : fits(8) ? 8 : 4, teams: 1, ahead };
+    const unpacks = layout.head !== undefined;
+    let [shares, teams] = crew(outputs, unpacks);
+    const isSlim = !prompt && (unpacks ? shares > 1 : outputs / (2 * side) < tiling.least);
+    const lefts = isSlim && !gated ? 1 : 2;
+    // Of what is unpacked, four units a lane come beforehand. The sums of four matrices of rows leave little room for loads.
+    const units = (ahead: number) => (2 * side * ahead * side * layout.parts) / layout.tileColumns;
+    const most = unpacks || (!prompt && (rights < 4 || shares > 8)) ? 4 : 1;
+    const least = unpacks ? Math.max(1, layout.tileColumns / side) : 1;
+    const may = (ahead: number) => columns % (ahead * side) === 0 && (!unpacks || units(ahead) <= 4 * subgroup);
+    const ahead = [4, 2].find((ahead) => ahead <= most && ahead > least && may(ahead)) ?? least;
+    // In workgroup memory are each subgroup's sums, two matrices at a time, and each share's unpacked weights.
+    const sums = lefts * side * side * 4;
+    const unpacked = unpacks ? lefts * side * (ahead * side + 8) * 2 : 0;
+    const fits = () =>
+      shares * teams * subgroup <= limits.maxComputeInvocationsPerWorkgroup &&
+      shares * (teams * sums + unpacked) + 512 <= limits.maxComputeWorkgroupStorageSize;
+    while (!fits() && teams > 1) teams /= 2;
+    while (!fits() && shares > 1) shares /= 2;
+    return { lefts, rights, shares, teams, ahead };
   }
   const matrixSizes = ({ lefts, rights, shares, teams, ahead }: MatrixTile) => ({
     LEFTS: lefts,
