@@ -37,10 +37,6 @@ fn four(unit: Unit, i: u32) -> vec4f {
 }
 // end of head
 
-// head
-// Nothing is unpacked.
-// end of head
-
 // As in linear.wgsl, but that nothing is added.
 // head
 fn put(row: u32, output: u32, sums: vec2f) {

@@ -202,7 +202,7 @@ export async function createLinear(
   ): Kernel {
     const kind = 16 + kindOf(gated, append);
     return productOf(stack, keyOf(kind, rows, panels, outputs), ({ layout }) => {
-      const heads = [layout.head && "half_unpacked", ...unpackingHeads(layout), append && "rotated"];
+      const heads = [layout.head && "half_unpacked", layout.head, append && "rotated"];
       const sizes = { LANES: tiling.lanes, PANELS: panels, OUTPUTS: outputs, GATED: Number(gated) };
       const constants = { ...layout.constants, ...sizes, ...append?.constants };
       return kernels.now("linear_half", { heads, constants });
@@ -213,12 +213,11 @@ export async function createLinear(
     const kind = 8 + kindOf(gated, append);
     return productOf(stack, keyOf(kind, lefts, rights, shares, teams, ahead), ({ layout }) => {
       const side = unit?.side === 8 ? "matrix_8" : undefined;
-      const heads = [side, layout.head && "left_unpacked", ...unpackingHeads(layout), append && "rotated"];
+      const heads = [side, layout.head && "left_unpacked", layout.head, layout.halves, append && "rotated"];
       const constants = { ...layout.constants, ...matrixSizes(tile), GATED: Number(gated), ...append?.constants };
       return kernels.now("linear_matrix", { heads, constants });
     });
   }
-  const unpackingHeads = ({ head, halves }: WeightLayout) => [head, halves];
   const kindOf = (gated: boolean, append: Append | undefined) => (gated ? 1 : append ? 2 : 0);
   /** One number of several, each below 32. */
   const keyOf = (...numbers: number[]) => numbers.reduce((key, number) => 32 * key + number, 0);

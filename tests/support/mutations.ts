@@ -1260,8 +1260,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "heads/half_unpacked",
-    find: "halves(unit, 2u * i + 1u)",
-    replace: "halves(unit, 2u * i)",
+    find: "four(unit, 2u * i + 1u)",
+    replace: "four(unit, 2u * i)",
     what: "of eight columns the second four are the first",
     half: true,
     tests: /^linear BF16/,
