@@ -1,4 +1,5 @@
-# Trains the maze solver on one GPU, in pieces: each run goes on from the checkpoint folder and stops after --seconds.
+# Trains the maze solver on one GPU, in pieces: each run goes on from the checkpoint folder and stops after --seconds. It is saved at
+# each evaluation too, so that a run that is cut off loses half a minute.
 # The mazes come from maze.ts through `data.ts train` in background processes; the scores from `data.ts score`.
 # Writes weights.pt, average.pt (the moving average: this is what is exported), moments.pt, snapshots-*.pt, log.txt.
 #   usage: train.py --folder ck --seconds 540 [--generator "node --import tsx models/maze/data.ts"]
@@ -101,6 +102,7 @@ def main():
                 weights = {k: v.half().cpu() for k, v in average.weights().items()}
                 snapshots.append({"step": step, "scores": scores, "weights": weights})
                 snapshots = sorted(snapshots, key=preference)[-SNAPSHOTS:]
+            save(model, average, optimizer, step, snapshots)
             above = above + 1 if scores["greedy"][0] > args.enough else 0
             if above == 2:
                 log("good enough, stopping")
@@ -153,14 +155,20 @@ class Batches:
 
 
 def save(model, average, optimizer, step, snapshots):
-    at = lambda name: os.path.join(args.folder, name)
-    torch.save({"step": step, "weights": {k: v.cpu() for k, v in model.weights().items()}}, at("weights.pt"))
-    torch.save({"step": step, "weights": {k: v.cpu() for k, v in average.weights().items()}}, at("average.pt"))
+    """Replaces the checkpoint: a run that is cut off leaves the one before."""
     state = [optimizer.state[p] for p in model.parameters()]
     moments = [(s["exp_avg"].bfloat16().cpu(), s["exp_avg_sq"].bfloat16().cpu()) for s in state]
-    torch.save({"step": step, "moments": moments}, at("moments.pt"))
+    files = {
+        "weights.pt": {"step": step, "weights": {k: v.cpu() for k, v in model.weights().items()}},
+        "average.pt": {"step": step, "weights": {k: v.cpu() for k, v in average.weights().items()}},
+        "moments.pt": {"step": step, "moments": moments},
+    }
     for i in range(0, SNAPSHOTS, 3):
-        torch.save(snapshots[i : i + 3], at(f"snapshots-{i // 3}.pt"))
+        files[f"snapshots-{i // 3}.pt"] = snapshots[i : i + 3]
+    for name, content in files.items():
+        torch.save(content, os.path.join(args.folder, f"{name}.part"))
+    for name in files:
+        os.replace(os.path.join(args.folder, f"{name}.part"), os.path.join(args.folder, name))
 
 
 def resume(model, average, optimizer):

@@ -56,8 +56,6 @@ const COPY_DST = 0x8;
 const UNIFORM = 0x40;
 const STORAGE = 0x80;
 const READ = 1;
-/** Most bytes to read before their mapping's promise resolves: meanwhile other reads take other buffers. */
-const EARLY_BYTES = 1 << 20;
 /** Uniforms of this many different dispatches in one buffer. */
 const SLOTS = 1024;
 
@@ -234,19 +232,12 @@ export function createGpu(
     flush();
     foresee();
     const mapped = through.mapAsync(READ, 0, bytes);
-    const giveBack = () => {
-      through.unmap();
-      free.push(through);
-    };
-    const early = bytes <= EARLY_BYTES ? mappedEarly(through, bytes) : undefined;
-    if (early) {
-      mapped.then(giveBack).catch(() => {}); // lost, or destroyed by dispose
-      await orFailure(nextTask()); // in which errors arrive
-      return early;
-    }
-    await orFailure(mapped);
-    const result = through.getMappedRange(0, bytes).slice(0);
-    giveBack();
+    const early = mappedEarly(through, bytes);
+    if (early) mapped.catch(() => {}); // unmapping may cut it off
+    await orFailure(early ? nextTask() : mapped); // errors arrive in tasks of their own
+    const result = early ?? through.getMappedRange(0, bytes).slice(0);
+    through.unmap();
+    free.push(through);
     return result;
   }
   /**
