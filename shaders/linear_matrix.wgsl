@@ -52,7 +52,7 @@ override SUBGROUP: u32; // lanes of a subgroup
 override GATED: bool; // whether the outputs are SIDE of the gate and as many of up
 
 override LANES: u32 = SHARES * TEAMS * SUBGROUP;
-override CHUNK: u32 = AHEAD * SIDE;
+override CHUNK: u32 = AHEAD * SIDE; // columns that a subgroup takes at a time
 
 struct Sizes {
   rows: u32,
@@ -73,7 +73,7 @@ struct Sizes {
 @group(0) @binding(4) var<storage, read_write> out: array<u32>;
 
 const MATRIX: u32 = SIDE * SIDE;
-var<workgroup> partial: array<f32, LEFTS * MATRIX * SHARES * TEAMS>; // of each subgroup
+var<workgroup> partial: array<f32, LEFTS * MATRIX * SHARES * TEAMS>; // (team, share, matrix) of sums, by row
 var<private> first_output: u32; // of a panel row: what the outputs of the workgroup begin with
 var<private> team_row: u32;
 

@@ -5,13 +5,13 @@ const UNPACKS = true;
 const PARTS: u32 = TILE_COLUMNS / UNIT_COLUMNS; // units of an output in a tile
 override OUTPUTS: u32 = LEFTS * SIDE; // of a workgroup
 override UNITS: u32 = OUTPUTS * CHUNK / UNIT_COLUMNS; // of a share's columns
-override SEATS: u32 = TEAMS * SUBGROUP;
+override SEATS: u32 = TEAMS * SUBGROUP; // lanes that unpack them
 override ITEMS: u32 = (UNITS + SEATS - 1u) / SEATS; // units of a lane
-override TILES: u32 = CHUNK / TILE_COLUMNS;
+override TILES: u32 = CHUNK / TILE_COLUMNS; // of a share's columns
 override ROW: u32 = CHUNK + 8u; // of workgroup memory: neighbouring ones begin in other banks
 override ROWS: u32 = SHARES * OUTPUTS;
 override UNPACKED: u32 = ROWS * ROW;
-var<workgroup> unpacked: array<f16, UNPACKED>;
+var<workgroup> unpacked: array<f16, UNPACKED>; // (share, matrix, output of SIDE) rows of CHUNK columns
 
 /// The first that a lane unpacks of a share's columns, as they were loaded.
 struct Units { a: Unit, b: Unit, c: Unit, d: Unit }
@@ -26,7 +26,7 @@ fn units_of(one: Place, two: Place, column: u32, seat: u32) -> Units {
   }
   return units;
 }
-// Of units side by side are first those of an output, then of its tile.
+// Items count units as they lie in storage: those of an output, the outputs, the tiles.
 fn unit_of(one: Place, two: Place, column: u32, item: u32) -> Unit {
   let i = min(item, UNITS - 1u);
   let output = i / PARTS % OUTPUTS;

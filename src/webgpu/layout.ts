@@ -21,7 +21,7 @@ export interface WeightLayout {
   readonly head?: string;
   /** Constants of that head. */
   readonly constants: Constants;
-  /** The head behind it of products by subgroup matrices. (Deno's compiler does not know what it does with codes.) */
+  /** The head behind it of products by subgroup matrices: unpacks to 16-bit floats. (Deno's compiler refuses the one of codes.) */
   readonly halves?: string;
   /** The shader that packs it, and its constants. */
   readonly packer: "pack_floats" | "pack_blocks";
