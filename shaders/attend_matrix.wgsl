@@ -5,10 +5,11 @@
 //   q       (rows, q_stride) f32, of it (N_HEADS, HEAD_DIM)
 //   values  (parts, capacity, N_HEADS, HEAD_DIM) f32, lse (parts, capacity, N_HEADS); of prefill tiles (tiles.wgsl) of (rows, N_HEADS · HEAD_DIM)
 //
-// A row here is a token's or sample's query head: row = token · GROUP + head of the group. Workgroup x = KV head; of prefill z = tile of
-// rows; else y = slice of the context by tile of rows, then slice of a tail by tile of a sample's rows. It goes in steps of STEP tokens: K · Qᵀ gives scores, one matrix of tokens a subgroup; their exponentials in 16 bits times V give sums, some
-// matrices of dimensions a subgroup. Exponentials are of what exceeds a row's reference, which is at most SLACK below the largest
-// score so far; only where it moves, the sums so far are scaled.
+// A row here is a token's or sample's query head: row = token · GROUP + head of the group. Workgroup x = KV head; of prefill y = tile of
+// rows; else y = slice of the context by tile of rows, then slice of a tail by tile of a sample's rows. It goes in steps of STEP tokens:
+// K · Qᵀ gives scores, one matrix of tokens a subgroup; their exponentials in 16 bits times V give sums, some matrices of dimensions a
+// subgroup. Exponentials are of what exceeds a row's reference, which is at most SLACK below the largest score so far; only where it
+// moves, the sums so far are scaled.
 
 enable f16;
 enable subgroups;
@@ -51,7 +52,11 @@ override SUM: u32 = D16 + 4;
 const LEAST = -1e30;
 const SLACK = 8.0; // e^8 is well within 16 bits
 
-struct Sizes { q_at: u32, q_stride: u32, capacity: u32, slice: u32, slices: u32, tiles: u32, tail_parts: u32 }
+/// As in attend.wgsl, but that all samples' parts are those of their tails.
+struct Sizes {
+  q_at: u32, q_stride: u32, out_at: u32, out_stride: u32,
+  capacity: u32, slice: u32, slices: u32, tiles: u32, tail_parts: u32,
+}
 
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> batch: array<u32>;
@@ -120,7 +125,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   let kv_head = id.x;
   let subgroup = lane / SUBGROUP;
   let seat = lane % SUBGROUP;
-  var first_row = id.z * ROWS;
+  var first_row = id.y * ROWS;
   var end_row = batch[0] * GROUP;
   var part = 0u;
   var begin = 0u;

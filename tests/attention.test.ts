@@ -89,10 +89,7 @@ for (const device of devices) {
   });
 
   test(`the context's K and V are loaded once for each tile of rows, and by each sample where it is by itself${as}`, async () => {
-    const counting = {
-      ...shaders,
-      ...Object.fromEntries(["attend_context", "attend_decode"].map((name) => [name, countingLoads(shaders[name])])),
-    };
+    const counting = { ...shaders, attend: countingLoads(shaders.attend) };
     const shape = { nHeads: 8, nKvHeads: 2, headDim: 20 };
     const units = (tokens: number) => 2 * 32 * (tokens / 8); // per KV head: K and V of 32 dimensions in units of 8 numbers
     let loads: GPUBuffer | undefined;
@@ -102,7 +99,7 @@ for (const device of devices) {
       return Object.create(gpu, {
         run: {
           value: (...[kernel, bindings, ...rest]: Parameters<Gpu["run"]>) =>
-            gpu.run(kernel, kernel.name in COUNTED ? [...bindings, counter] : bindings, ...rest),
+            gpu.run(kernel, kernel.name === "attend" ? [...bindings, counter] : bindings, ...rest),
         },
       });
     };
@@ -196,8 +193,6 @@ async function onePart({ attention, buffers, tensor, values }: AttentionRig, q: 
   attention.attendOnePart(q, 1, buffers.prepare(batch), out);
   return values(out);
 }
-
-const COUNTED = { attend_context: true, attend_decode: true };
 
 /** A shader whose loads of K and V are counted in a binding of its own. */
 function countingLoads(text: string): string {

@@ -13,6 +13,7 @@ type Family = Pick<
   Backend,
   | "blockTokens"
   | "blockBytes"
+  | "movingBytes"
   | "maxBlocks"
   | "reserveBlocks"
   | "copyBlock"
@@ -34,6 +35,12 @@ type Family = Pick<
 interface GpuStates extends States {
   readonly values: GPUBuffer;
   readonly lse: GPUBuffer;
+}
+
+/** A kernel that attends, and rows of its tiles. */
+interface Attending {
+  readonly kernel: Kernel;
+  readonly rows: number;
 }
 
 /** How a workgroup of the kernels without matrices shares its work: its lanes, as many as tokens of a step, and those of a softmax. */
@@ -67,7 +74,7 @@ export interface RowTiles {
 /** How attendContext cuts its rows on a device. */
 export function contextTiles(shape: Shape, samples: number, gpu: Pick<Gpu, "limits" | "isSoftware">): RowTiles {
   const all = samples * (shape.nHeads / shape.nKvHeads);
-  const rows = all <= 4 ? 4 : 4 * mostVectors(shape, gpu);
+  const rows = all === 1 ? 1 : all <= 4 ? 4 : 4 * mostVectors(shape, gpu);
   return { rows, count: Math.ceil(all / rows) };
 }
 
@@ -92,39 +99,40 @@ export async function createAttention(
   const pool = createKvPool(gpu, shape);
 
   const heads = { N_HEADS: nHeads, N_KV_HEADS: nKvHeads, HEAD_DIM: headDim };
-  const tails = { TAIL_PARTS, TAIL_SLICE: LEAST_SLICE };
+  const tailSizes = { TAIL_PARTS, TAIL_SLICE: LEAST_SLICE };
   const workgroupBytes = limits.maxComputeWorkgroupStorageSize;
   const wide = mostVectors(shape, gpu);
   const ownVectors = Math.min(wide, 2 ** Math.ceil(Math.log2(Math.ceil(group / 4))));
   const plain = crewOf(gpu);
   let crew = subgroupCrew();
   /** For kernels of tiles of so many rows. */
-  const tileOf = (rows: number, constants = {}): KernelOptions => ({
-    constants: { ...heads, ...constants, ...crew, VECTORS: Math.ceil(rows / 4) },
+  const tileOf = (rows: number, CAUSAL: 0 | 1): KernelOptions => ({
+    constants: { ...heads, ...tailSizes, CAUSAL, ...crew, VECTORS: Math.ceil(rows / 4) },
     heads: [rows === 1 ? "rows_1" : undefined, crew === plain ? undefined : "seats_subgroup"],
   });
-  if (!(await kernels.tryGet("attend_prefill", tileOf(4 * wide)))) crew = plain;
+  if (!(await kernels.tryGet("attend", tileOf(4 * wide, 1)))) crew = plain;
   const ownRows = group === 1 ? 1 : 4 * ownVectors;
   const matrix = await matrixKernels();
-  /** Both parts of a step in one dispatch. */
-  const joined = kernelClass === "few" ? undefined : matrix;
   /** Whether results can be written as the 16-bit tiles that products read. */
   const canTile = gpu.abilities.matrix !== undefined && headDim % 2 === 0 && (nHeads * headDim) % 16 === 0;
   const merging = (TILES: 0 | 1) =>
-    kernels.get("merge_states", { constants: { N_HEADS: nHeads, HEAD_DIM: headDim, ...tails, TILES } });
-  const [ropeAppend, prefill, decode, mergeRows, mergeTiles] = await Promise.all([
+    kernels.get("merge_states", { constants: { N_HEADS: nHeads, HEAD_DIM: headDim, ...tailSizes, TILES } });
+  const [ropeAppend, prefillKernel, ownKernel, mergeRows, mergeTiles] = await Promise.all([
     kernels.get("rope_append", {
       constants: { ...heads, ROPE_DIM: ropeDim, HALVES: Number(shape.ropePairs === "halves") },
     }),
-    kernels.get("attend_prefill", tileOf(4 * wide)),
-    kernels.get("attend_decode", tileOf(ownRows, tails)),
+    kernels.get("attend", tileOf(4 * wide, 1)),
+    kernels.get("attend", tileOf(ownRows, 0)),
     merging(0),
     canTile ? merging(1) : undefined,
   ]);
-  /** What prefill and merge leave in the place of log-sum-exps. */
+  /** What prefill leaves in the place of log-sum-exps. */
   const unused = gpu.buffer(16, "attention states");
-  /** Of the context part, by rows of a tile; compiled when first used. */
-  const contextKernels = new Map<number, Kernel>();
+  const prefill: Attending = { kernel: prefillKernel, rows: 4 * wide };
+  /** Each sample's rows by themselves. */
+  const own: Attending = { kernel: ownKernel, rows: ownRows };
+  /** All samples' rows, by rows of a tile; compiled when first used. */
+  const shared = new Map<number, Attending>([[ownRows, own]]);
 
   /** A crew whose seats exchange by subgroup, where subgroups are large enough. */
   function subgroupCrew(): Crew {
@@ -151,10 +159,10 @@ export async function createAttention(
     const made = (CAUSAL: 0 | 1) =>
       kernels.tryGet("attend_matrix", {
         heads: [side === 8 ? "matrix_8" : undefined],
-        constants: { ...heads, SUBGROUP: unit.subgroup, CAUSAL, ...tails },
+        constants: { ...heads, SUBGROUP: unit.subgroup, CAUSAL, ...tailSizes },
       });
     const [step, prefill] = await Promise.all([made(0), made(1)]);
-    return step && prefill && { step, prefill, rows: side };
+    return step && prefill && { step: { kernel: step, rows: side }, prefill: { kernel: prefill, rows: side } };
   }
 
   const stateBytes = nHeads * headDim * Float32Array.BYTES_PER_ELEMENT;
@@ -176,6 +184,8 @@ export async function createAttention(
   }
   /** No tail in the batch has more slices. */
   const tailParts = (batch: GpuBatch) => Math.min(TAIL_PARTS, Math.ceil(batch.decLen / LEAST_SLICE));
+  /** All tails of a step, as `attend` takes them. */
+  const tailsOf = (batch: GpuBatch) => ({ firstOwn: slicesOf(batch.ctxLen).slices, ownParts: tailParts(batch) });
 
   function states(rows: number): GpuStates {
     return {
@@ -186,43 +196,51 @@ export async function createAttention(
   }
   let alone: GpuStates | undefined;
 
-  /** Parts from `firstPart` on of samples from `first` on, into the states' first rows. */
-  function attendSamples(
+  /** What computes the context part of so many samples. Where it is made for a sample's own rows too, it does the tails as well. */
+  function contextKernel(samples: number): Attending {
+    if (matrix && kernelClass !== "few") return matrix.step;
+    const { rows } = contextTiles(shape, kernelClass === "few" ? 0 : samples, gpu);
+    const found = shared.get(rows) ?? { kernel: kernels.now("attend", tileOf(rows, 0)), rows };
+    shared.set(rows, found);
+    return found;
+  }
+  const doesTails = (attending: Attending) => attending === own || attending === matrix?.step;
+
+  /**
+   * Parts of a step in one dispatch: the context's of all samples' rows in `tiles` tiles, and of samples from `first` on (states
+   * begin with it), each by itself, those from firstOwn on: of the context's and then its tail's.
+   */
+  function attend(
+    { kernel, rows }: Attending,
     q: GpuTensor,
     layer: number,
     batch: GpuBatch,
-    { rows, values, lse }: GpuStates,
-    part: { first: number; count: number },
-    sample: { first: number; count: number },
+    { rows: capacity, values, lse }: GpuStates,
+    { tiles = 0, firstOwn = 0, ownParts = 0, first = 0, samples = batch.rows },
   ): void {
     const { slice, slices } = slicesOf(batch.ctxLen);
-    const sizes = [placeOf(q), q.stride, rows, slice, slices, part.first, sample.first];
-    const tiles = Math.ceil(group / ownRows);
-    const bindings = [batch.buffer, q.buffer, pool.layer(layer), values, lse];
-    gpu.run(decode, bindings, sizes, nKvHeads * tiles, part.count, sample.count);
+    const sizes = [placeOf(q), q.stride, 0, 0, capacity, slice, slices, tiles, ownParts, firstOwn, first];
+    const groups = slices * tiles + ownParts * samples * Math.ceil(group / rows);
+    gpu.run(kernel, [batch.buffer, q.buffer, pool.layer(layer), values, lse], sizes, nKvHeads, groups);
   }
 
   function merge(
     { rows, values, lse }: GpuStates,
     batch: GpuBatch,
     out: GpuTensor,
-    sample: { first: number; count: number },
+    first: number,
+    samples: number,
   ): void {
     const { slices } = slicesOf(batch.ctxLen);
-    const sizes = [sample.first, rows, slices, slices + tailParts(batch), placeOf(out), out.stride];
+    const sizes = [first, rows, slices, slices + tailParts(batch), placeOf(out), out.stride];
     out.form.tiles = batch.tiles && mergeTiles !== undefined;
-    gpu.run(
-      (batch.tiles && mergeTiles) || mergeRows,
-      [batch.buffer, values, lse, out.buffer],
-      sizes,
-      nHeads,
-      sample.count,
-    );
+    gpu.run((batch.tiles && mergeTiles) || mergeRows, [batch.buffer, values, lse, out.buffer], sizes, nHeads, samples);
   }
 
   return {
     blockTokens: pool.blockTokens,
     blockBytes: pool.blockBytes,
+    movingBytes: pool.movingBytes,
     maxBlocks: pool.maxBlocks,
     reserveBlocks: pool.reserveBlocks,
     copyBlock: pool.copyBlock,
@@ -246,56 +264,34 @@ export async function createAttention(
       const [queries, to] = [q, out] as GpuTensor[];
       const { buffer, rows, tiles } = batch as GpuBatch;
       to.form.tiles = tiles && canTile && matrix !== undefined;
-      if (to.form.tiles && matrix) {
-        const bindings = [buffer, queries.buffer, pool.layer(layer), to.buffer, unused];
-        const tiles = Math.ceil((rows * group) / matrix.rows);
-        gpu.run(matrix.prefill, bindings, [placeOf(queries), queries.stride], nKvHeads, 1, tiles);
-        return;
-      }
+      const by = (to.form.tiles && matrix?.prefill) || prefill;
       const sizes = [placeOf(queries), queries.stride, placeOf(to), to.stride];
-      const bindings = [buffer, queries.buffer, pool.layer(layer), to.buffer];
-      gpu.run(prefill, bindings, sizes, nKvHeads, Math.ceil((rows * group) / (4 * wide)));
+      const bindings = [buffer, queries.buffer, pool.layer(layer), to.buffer, unused];
+      gpu.run(by.kernel, bindings, sizes, nKvHeads, Math.ceil((rows * group) / by.rows));
     },
     attendContext(q: Tensor, layer: number, batch: PreparedBatch, states: States) {
-      const queries = q as GpuTensor;
-      const { buffer, rows, ctxLen } = batch as GpuBatch;
-      const { rows: capacity, values, lse } = states as GpuStates;
-      const { slice, slices } = slicesOf(ctxLen);
-      const sizes = [placeOf(queries), queries.stride, capacity, slice];
-      const bindings = [buffer, queries.buffer, pool.layer(layer), values, lse];
-      if (joined) {
-        // The tails in the same dispatch.
-        const tiles = Math.ceil((rows * group) / joined.rows);
-        const own = tailParts(batch as GpuBatch);
-        const groups = slices * tiles + own * rows * Math.ceil(group / joined.rows);
-        gpu.run(joined.step, bindings, [...sizes, slices, tiles, own], nKvHeads, groups);
-        return;
-      }
-      const atOnce = contextTiles(shape, kernelClass === "few" ? 0 : rows, gpu).rows;
-      const kernel = contextKernels.get(atOnce) ?? kernels.now("attend_context", tileOf(atOnce));
-      contextKernels.set(atOnce, kernel);
-      gpu.run(kernel, bindings, sizes, nKvHeads, slices, Math.ceil((rows * group) / atOnce));
+      const prepared = batch as GpuBatch;
+      const by = contextKernel(prepared.rows);
+      const tiles = Math.ceil((prepared.rows * group) / by.rows);
+      const tails = doesTails(by) ? tailsOf(prepared) : {};
+      attend(by, q as GpuTensor, layer, prepared, states as GpuStates, { tiles, ...tails });
     },
     attendDecode(q: Tensor, layer: number, batch: PreparedBatch, states: States) {
-      if (joined) return;
-      const { slices } = slicesOf((batch as GpuBatch).ctxLen);
-      const part = { first: slices, count: tailParts(batch as GpuBatch) };
-      attendSamples(q as GpuTensor, layer, batch as GpuBatch, states as GpuStates, part, {
-        first: 0,
-        count: batch.rows,
-      });
+      const prepared = batch as GpuBatch;
+      if (doesTails(contextKernel(prepared.rows))) return;
+      attend(own, q as GpuTensor, layer, prepared, states as GpuStates, tailsOf(prepared));
     },
     mergeStates(states: States, batch: PreparedBatch, out: Tensor) {
-      merge(states as GpuStates, batch as GpuBatch, out as GpuTensor, { first: 0, count: batch.rows });
+      merge(states as GpuStates, batch as GpuBatch, out as GpuTensor, 0, batch.rows);
     },
     attendOnePart(q: Tensor, layer: number, batch: PreparedBatch, out: Tensor) {
       const prepared = batch as GpuBatch;
       alone ??= states(ALONE_ROWS);
-      const part = { first: 0, count: slicesOf(prepared.ctxLen).slices + tailParts(prepared) };
+      const ownParts = slicesOf(prepared.ctxLen).slices + tailParts(prepared);
       for (let first = 0; first < batch.rows; first += ALONE_ROWS) {
-        const sample = { first, count: Math.min(ALONE_ROWS, batch.rows - first) };
-        attendSamples(q as GpuTensor, layer, prepared, alone, part, sample);
-        merge(alone, prepared, out as GpuTensor, sample);
+        const samples = Math.min(ALONE_ROWS, batch.rows - first);
+        attend(own, q as GpuTensor, layer, prepared, alone, { ownParts, first, samples });
+        merge(alone, prepared, out as GpuTensor, first, samples);
       }
     },
   };

@@ -1,17 +1,23 @@
-// Prefill: each row of a stretch of consecutive tokens against the tokens before it and itself. Online softmax over all of them.
-// Knows the batch and the cache's layout (src/webgpu/kv-layout.ts).
+// Attention without subgroup matrices: the step's context part (paper section 4.2), tails, samples by themselves, and prefill. Online
+// softmax over a tile of rows that share a KV head, each K and V loaded once for all of them.
+// Knows the batch, the cache's layout (src/webgpu/kv-layout.ts) and that of states (attention.ts).
 //
-//   q  (rows, q_stride) f32, of it (N_HEADS, HEAD_DIM)    out  (rows, out_stride), likewise
+//   q  (rows, q_stride) f32, of it (N_HEADS, HEAD_DIM)    lse  (parts, capacity, N_HEADS); of prefill nothing
+//   values  (parts, capacity, N_HEADS, HEAD_DIM); of prefill (rows, out_stride), of it (N_HEADS, HEAD_DIM)
 //
-// A row here is a token's query head: row = token · GROUP + head of the group. Workgroup = (KV head, tile of rows). Lanes work as in
-// attend_context.wgsl. Steps begin at whole multiples of LANES tokens and masked ones change no bit: however a prompt is cut, a row's
-// result is the same.
+// A row is a query head: sample · GROUP + head of the group; of prefill token · GROUP + head. Workgroup = (KV head, y). Of prefill
+// y = tile of rows; else y = slice of the context by tile of all samples' rows, then sample by tile of its own rows by part: of the
+// context's slices and then its tail's, those from first_own on. A sample without such a part does nothing.
+// A lane holds its tokens' scores against all rows of the tile, then some dimensions of all rows' sums: in both it meets each K and V
+// alone, with the other factor the same for all lanes. A row's result does not depend on the rows beside it, nor on VECTORS. Steps of
+// prefill begin at whole multiples of LANES tokens and masked ones change no bit: however a prompt is cut, a row's result is the same.
 
 // head
 alias Rows = vec4f; // something of neighbouring rows
 const WIDTH = 4u;
 fn gather(row: u32, d: u32) -> Rows { return vec4f(query(row, d), query(row + 1, d), query(row + 2, d), query(row + 3, d)); }
 fn scatter(row: u32, d: u32, x: Rows) { put(row, d, x.x); put(row + 1, d, x.y); put(row + 2, d, x.z); put(row + 3, d, x.w); }
+fn up_to(token: u32, row: u32, x: Rows) -> Rows { return select(x, Rows(LEAST), vec4u(token) > batch[1] + (row + vec4u(0, 1, 2, 3)) / GROUP); }
 // end of head
 
 override LANES: u32;
@@ -20,7 +26,11 @@ override VECTORS: u32; // of rows in a tile: 1, 2 or 4
 override N_HEADS: u32;
 override N_KV_HEADS: u32;
 override HEAD_DIM: u32;
+override CAUSAL: bool; // prefill; else a step
+override TAIL_PARTS: u32;
+override TAIL_SLICE: u32;
 override GROUP: u32 = N_HEADS / N_KV_HEADS;
+override OWN_TILES: u32 = (GROUP + VECTORS * WIDTH - 1) / (VECTORS * WIDTH); // of a sample's rows
 override D16: u32 = (HEAD_DIM + 15) / 16 * 16;
 override ACROSS: u32 = D16 / 4; // lanes for all dimensions, four each
 override TEAMS: u32 = LANES / ACROSS; // that share a step's tokens
@@ -28,44 +38,64 @@ override QUARTER: u32 = LANES / 4; // of a step's tokens
 override WEIGHTS: u32 = VECTORS * D16; // where they begin in `factors`
 const LEAST = -1e30;
 const NONE = 0xffffffffu;
+const LSE = 0xffffffffu; // in the place of a dimension
 
-struct Sizes { q_at: u32, q_stride: u32, out_at: u32, out_stride: u32 }
+/// Of prefill where its results go. Of a step the rest: tiles of all samples' rows, parts of each sample by itself, the first of them,
+/// and the first sample, with which states begin.
+struct Sizes {
+  q_at: u32, q_stride: u32, out_at: u32, out_stride: u32,
+  capacity: u32, slice: u32, slices: u32, tiles: u32, own_parts: u32, first_own: u32, first_sample: u32,
+}
 
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> batch: array<u32>;
 @group(0) @binding(2) var<storage, read> q: array<f32>;
 @group(0) @binding(3) var<storage, read> kv: array<vec4u>;
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;
+@group(0) @binding(4) var<storage, read_write> values: array<f32>;
+@group(0) @binding(5) var<storage, read_write> lse: array<f32>;
 
 var<workgroup> factors: array<Rows, VECTORS * (D16 + LANES)>; // queries (vector, dimension); then weights (vector, token)
 var<workgroup> partial: array<Rows, VECTORS * SEATS>;
 var<workgroup> scales: array<Rows, 4>;
 var<workgroup> tiles: array<u32, LANES / 32>; // where a step's blocks begin, as tile_of
 var<private> kv_head: u32;
+var<private> part: u32;
+var<private> end_row: u32; // rows of the tile are below
+var<private> table: u32; // where in the batch the blocks are
 
 fn load(at: u32) -> vec4u { return kv[at]; }
 
 fn query(row: u32, d: u32) -> f32 {
-  if (row >= batch[0] * GROUP || d >= HEAD_DIM) { return 0.0; }
+  if (row >= end_row || d >= HEAD_DIM) { return 0.0; }
   let at = sizes.q_at + row / GROUP * sizes.q_stride + (kv_head * GROUP + row % GROUP) * HEAD_DIM + d;
   return q[at] * (1.0 / sqrt(f32(HEAD_DIM)));
 }
 
 fn put(row: u32, d: u32, x: f32) {
-  if (row >= batch[0] * GROUP) { return; }
-  let at = sizes.out_at + row / GROUP * sizes.out_stride + (kv_head * GROUP + row % GROUP) * HEAD_DIM + d;
-  if (d < HEAD_DIM) { out[at] = x; }
+  if (row >= end_row) { return; }
+  let head = kv_head * GROUP + row % GROUP;
+  if (CAUSAL) {
+    if (d < HEAD_DIM) { values[sizes.out_at + row / GROUP * sizes.out_stride + head * HEAD_DIM + d] = x; }
+  } else {
+    let state = (part * sizes.capacity + row / GROUP - sizes.first_sample) * N_HEADS + head;
+    if (d == LSE) { lse[state] = x; } else if (d < HEAD_DIM) { values[state * HEAD_DIM + d] = x; }
+  }
 }
 
 /// Where a token's K begins, in units of 8 elements; its V is 4 D16 units on, and both go on by 32 a tile of dimensions.
 fn tile_of(token: u32) -> u32 {
-  return (batch[batch[5] + token / 32] * N_KV_HEADS + kv_head) * 8 * D16 + token % 32 / 16 * 2 * D16;
+  return (batch[table + token / 32] * N_KV_HEADS + kv_head) * 8 * D16 + token % 32 / 16 * 2 * D16;
 }
 
 /// Where a token's K begins, in units of 8 elements; NONE of those from `end` on.
 fn keys_of(token: u32, end: u32) -> u32 {
   if (token >= end) { return NONE; }
   return tile_of(token) + token % 16 * 2;
+}
+
+/// Tokens of a slice of a tail: whole blocks, so that no tail has more than TAIL_PARTS.
+fn tail_slice(length: u32) -> u32 {
+  return max(TAIL_SLICE, (length + TAIL_PARTS * 32 - 1) / (TAIL_PARTS * 32) * 32);
 }
 
 /// The numbers of a unit.
@@ -162,16 +192,14 @@ fn plus(x: Tile, y: Tile) -> Tile { return Tile(x.a + y.a, x.b + y.b, x.c + y.c,
 fn scaled(x: Tile, by: Tile) -> Tile { return Tile(x.a * by.a, x.b * by.b, x.c * by.c, x.d * by.d); }
 
 /// Scores, but of tokens behind the rows' own.
-fn seen(x: Tile, token: u32, row: u32) -> Tile {
+fn seen(token: u32, row: u32, x: Tile) -> Tile {
+  if (!CAUSAL) { return x; }
   return Tile(
-    up_to(x.a, token, row),
-    up_to(x.b, token, row + WIDTH),
-    up_to(x.c, token, row + 2 * WIDTH),
-    up_to(x.d, token, row + 3 * WIDTH),
+    up_to(token, row, x.a),
+    up_to(token, row + WIDTH, x.b),
+    up_to(token, row + 2 * WIDTH, x.c),
+    up_to(token, row + 3 * WIDTH, x.d),
   );
-}
-fn up_to(x: Rows, token: u32, row: u32) -> Rows {
-  return select(x, Rows(LEAST), vec4u(token) > batch[1] + (row + vec4u(0, 1, 2, 3)) / GROUP);
 }
 
 fn add_score(token: u32, x: Tile) {
@@ -198,9 +226,41 @@ fn total(lane: u32, x: Rows) -> Rows {
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane: u32) {
+  var first_row = id.y * VECTORS * WIDTH;
+  var limit = batch[0] * GROUP; // its rows are below
+  var number = 0u; // of the part
+  var begin = 0u;
+  var end = batch[1];
   kv_head = id.x;
-  let first_row = id.y * VECTORS * WIDTH;
-  let end = batch[1] + (min(first_row + VECTORS * WIDTH, batch[0] * GROUP) - 1) / GROUP + 1;
+  table = batch[5];
+  if (CAUSAL) {
+    end += (min(first_row + VECTORS * WIDTH, limit) - 1) / GROUP + 1;
+  } else if (id.y < sizes.slices * sizes.tiles) {
+    number = id.y / sizes.tiles;
+    first_row = id.y % sizes.tiles * VECTORS * WIDTH; // side by side, so that they find each other's K and V in caches
+    begin = number * sizes.slice;
+    end = min(begin + sizes.slice, end);
+  } else {
+    let own = id.y - sizes.slices * sizes.tiles;
+    let tile = own / sizes.own_parts;
+    let sample = sizes.first_sample + tile / OWN_TILES;
+    if (sample >= batch[0]) { return; }
+    first_row = sample * GROUP + tile % OWN_TILES * VECTORS * WIDTH;
+    limit = (sample + 1) * GROUP;
+    number = sizes.first_own + own % sizes.own_parts;
+    var slice = sizes.slice;
+    begin = number * slice;
+    if (number >= sizes.slices) {
+      end = batch[batch[6] + sample];
+      slice = tail_slice(end);
+      begin = (number - sizes.slices) * slice;
+      table = batch[7] + sample * batch[8];
+    }
+    end = min(begin + slice, end);
+  }
+  if (first_row >= limit || begin >= end) { return; }
+  part = number;
+  end_row = limit;
   for (var i = lane; i < D16 * VECTORS; i += LANES) {
     factors[i] = gather(first_row + i / D16 * WIDTH, i % D16);
   }
@@ -215,7 +275,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   let place = lane % QUARTER;
   var sums = Sums();
 
-  for (var step = 0u; step < end; step += LANES) {
+  for (var step = begin; step < end; step += LANES) {
     // A lane has a token of each quarter of the step, beginning with its own, and every fourth unit of their dimensions.
     let one = step + place + quarter * QUARTER;
     let two = step + place + (quarter + 1) % 4 * QUARTER;
@@ -234,7 +294,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
         units = next;
       }
     }
-    put_tile(WEIGHTS + one - step, seen(scores.a, one, first_row));
+    put_tile(WEIGHTS + one - step, seen(one, first_row, scores.a));
     workgroupBarrier();
     add_score(two - step, scores.b);
     workgroupBarrier();
@@ -286,6 +346,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   let all = total(lane, sum);
   if (seat_vector < VECTORS && seat == 0) {
     scales[seat_vector] = 1.0 / all;
+    scatter(first_row + seat_vector * WIDTH, LSE, top + log(all)); // prefill has no place for it
   }
   // What the teams have of each dimension, joined. One piece of code for all four: fetching code is what a short dispatch waits for.
   for (var i = 0u; i < 4; i++) {
