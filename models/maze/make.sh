@@ -6,6 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 folder=${1:-build/maze} seconds=${2:-830}
 node_modules/.bin/esbuild models/maze/data.ts --bundle --platform=node --format=esm --outfile=build/maze-data.mjs --log-level=error
-python3 models/maze/train.py --folder "$folder" --seconds "$seconds" --generator "node build/maze-data.mjs"
-python3 models/maze/export.py "$folder" models/maze.gguf --weights "$folder/exported.pt"
-python3 models/maze/score.py "$folder/exported.pt"
+generator="node build/maze-data.mjs"
+python3 models/maze/train.py --folder "$folder" --seconds "$seconds" --generator "$generator"
+python3 models/maze/export.py "$folder" models/maze.gguf --weights "$folder/exported.pt" --generator "$generator"
+python3 models/maze/score.py "$folder/exported.pt" --generator "$generator"
