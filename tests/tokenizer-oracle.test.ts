@@ -26,7 +26,12 @@ for (const [name, family] of Object.entries(FAMILIES)) {
   test(`${name}: ids from tokenizer.json`, () => agrees(name, tokenizerDataFromJson(jsonOf(family)), 1));
   // The same rules, read from other keys: every fifth batch will do.
   if (family.pre || name === "llama2" || name === "gemma")
-    test(`${name}: ids from a GGUF's keys`, () => agrees(name, tokenizerDataFromGguf(metadataOf(family)), 5));
+    test(`${name}: ids from a GGUF's keys`, () => {
+      const metadata = metadataOf(family);
+      // Ends that tokenizer.json does not call special are control tokens of a GGUF's all the same, which the oracle does not know.
+      const types = Uint8Array.from(metadata.get("tokenizer.ggml.token_type") as number[]);
+      return agrees(name, { ...tokenizerDataFromGguf(metadata), types }, 5);
+    });
 }
 
 /** Compares every so-manieth batch; names the first text of the first batch that differs. */

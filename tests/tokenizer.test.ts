@@ -357,6 +357,18 @@ test("the small tokenizer works before it is broken", async () => {
   assert.equal([...tokenizer.eosIds], [100]);
 });
 
+test("what ends a text is a control token, whatever a GGUF calls it", async () => {
+  const module = await sharedModule;
+  const metadata = smallGguf();
+  metadata.set(
+    "tokenizer.ggml.token_type",
+    (metadata.get("tokenizer.ggml.token_type") as number[]).map((type) => (type === 3 ? 4 : type)),
+  );
+  const tokenizer = createTokenizer(module, tokenizerDataFromGguf(metadata));
+  assert.equal([...tokenizer.encode("hello<end>", { special: true })], [98, 100]);
+  assert.not.ok(tokenizer.encode("hello<end>").includes(100), "raw text makes no control tokens");
+});
+
 // biome-ignore-start format: tables
 // biome-ignore lint/suspicious/noExplicitAny: tests put anything anywhere
 const BROKEN_JSON: Record<string, [code: string, change: (json: any) => unknown]> = {

@@ -42,7 +42,10 @@ export function tokenizerDataFromGguf(metadata: ReadonlyMap<string, unknown>): T
   if (key("token_type") === undefined)
     for (const special of [bosId, ...given]) if (special !== undefined) types[special] = TokenType.Control;
 
-  const common = { tokens, types, bosId, eosIds: findEnds(tokens, types, given), fuseUnknown: false };
+  // Ends are control tokens whatever the file calls them, as in llama.cpp: else a message's content could end the message.
+  const eosIds = findEnds(tokens, types, given);
+  for (const end of eosIds) if (types[end] === TokenType.UserDefined) types[end] = TokenType.Control;
+  const common = { tokens, types, bosId, eosIds, fuseUnknown: false };
   if (isLlama) {
     const prefix = flag(metadata, "add_space_prefix", true);
     return {
