@@ -5,6 +5,7 @@
 
 import type { Source } from "./api.ts";
 import { FurcateError, fail } from "./errors.ts";
+import { importOptional } from "./host.ts";
 import { openCached } from "./model-cache.ts";
 
 /** A file's bytes. Every error is a FurcateError, except that an aborted call rejects with `signal.reason`. */
@@ -108,13 +109,11 @@ function blobSource(blob: Blob, name: string): ByteSource {
 }
 
 async function openFile(path: string | URL, name: string): Promise<ByteSource> {
-  // Not a literal: bundlers for pages and edge workers must not look for it.
-  const module = "node:fs/promises";
-  const files = (await import(/* @vite-ignore */ /* webpackIgnore: true */ module).catch((cause: unknown) =>
+  const files = await importOptional<typeof import("node:fs/promises")>("node:fs/promises").catch((cause: unknown) =>
     fail("option", `source: "${name}" is a path, and this runtime reads no files; expected a URL, a Blob or bytes`, {
       cause,
     }),
-  )) as typeof import("node:fs/promises");
+  );
   const file = await files.open(path, "r").catch((cause: NodeJS.ErrnoException) => {
     const why = cause.code === "ENOENT" ? "there is no such file" : cause.message;
     return fail("option", `source: "${name}" cannot be opened: ${why}`, { cause });
@@ -240,18 +239,16 @@ async function openHttp(url: URL, openSignal?: AbortSignal, headBytes = HEAD_BYT
         name,
         signal,
       );
-      let said: Identity;
-      let body: Body;
       try {
-        ({ said, body } = bodyOf(response, start, end, controller));
+        const { said, body } = bodyOf(response, start, end, controller);
+        if (response.status === 206 && said.size === Infinity && !identity) said.size = await sizeByHead(signal);
+        identity = checkIdentity(identity, said);
+        live.add(body);
+        return body;
       } catch (error) {
         controller.abort();
         throw error;
       }
-      if (response.status === 206 && said.size === Infinity && !identity) said.size = await sizeByHead(signal);
-      identity = checkIdentity(identity, said);
-      live.add(body);
-      return body;
     } finally {
       signal?.removeEventListener("abort", abort);
     }

@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
+import { build } from "esbuild";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { CHAT_TEMPLATE, randomModel } from "./support/random-model.ts";
@@ -80,6 +81,23 @@ test("installed, it runs README's first example in Node and in Deno", async () =
   const cli = join(folder, "node_modules/.bin/furcate");
   const { stdout } = await run(cli, ["generate", "-m", "model.gguf", "--max-tokens", "3", "a"], options);
   assert.ok(stdout.length > 1);
+});
+
+test("bundlers for pages take it as it is, and keep a worker's only import", async () => {
+  writeFileSync(join(folder, "page.js"), 'import { load } from "furcate"; globalThis.load = load;');
+  writeFileSync(join(folder, "worker.js"), 'import "furcate";');
+  for (const entry of ["page.js", "worker.js"]) {
+    const { outputFiles, warnings } = await build({
+      entryPoints: [join(folder, entry)],
+      bundle: true,
+      minify: true,
+      platform: "browser",
+      format: "esm",
+      write: false,
+    });
+    assert.equal(warnings, []);
+    assert.ok(outputFiles[0].text.length > 300_000, `${entry}: ${outputFiles[0].text.length} characters`);
+  }
 });
 
 test("installed, it serves the page with all that the page keeps for a visit without a network", async () => {

@@ -2,6 +2,7 @@
 // Knows adapters, limits and features; nothing of buffers or kernels.
 
 import { fail } from "../errors.ts";
+import { importOptional } from "../host.ts";
 
 /** Subgroup matrices that are multiplied in f16 and summed in f32. */
 export interface MatrixUnit {
@@ -141,7 +142,7 @@ async function findGpu(software: boolean): Promise<{ gpu: GPU } | NoDevice> {
   if (process?.platform === "linux" && !software && !(await hasGpuDevice()))
     return { reason: "this machine has no GPU (neither /dev/dri nor an NVIDIA device)" };
   try {
-    nodeGpu ??= (await importOptional("webgpu")).create([]);
+    nodeGpu ??= (await importOptional<{ create(toggles: string[]): GPU }>("webgpu")).create([]);
     return { gpu: nodeGpu };
   } catch (error) {
     const missing = (error as { code?: string }).code === "ERR_MODULE_NOT_FOUND";
@@ -155,12 +156,9 @@ async function findGpu(software: boolean): Promise<{ gpu: GPU } | NoDevice> {
 
 /** Whether Linux shows a GPU: drivers that find none say so on the terminal, past everything that a program can catch. */
 async function hasGpuDevice(): Promise<boolean> {
-  const { existsSync } = await import("node:fs");
+  const { existsSync } = await importOptional<typeof import("node:fs")>("node:fs");
   return ["/dev/dri", "/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg"].some((path) => existsSync(path));
 }
-
-/** A package that need not be there; the name as an argument, so that bundlers leave it alone. */
-const importOptional = (name: string): Promise<{ create(toggles: string[]): GPU }> => import(/* @vite-ignore */ name);
 
 function describe(info: GPUAdapterInfo | undefined): string {
   const { vendor, architecture, description, device } = info ?? {};
