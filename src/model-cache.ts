@@ -44,9 +44,9 @@ export async function openCached(
   } catch (error) {
     if (!known || !isOutOfReach(error)) throw error;
   }
-  signal?.throwIfAborted();
-  if (server && !Number.isFinite(server.size)) return server;
   try {
+    signal?.throwIfAborted();
+    if (server && !Number.isFinite(server.size)) return server;
     if (known && server && !(await isSame(store, key, known, server, signal))) known = undefined;
     if (!known) await removeAll(store, key);
   } catch (error) {
