@@ -153,15 +153,12 @@ function openLine(worker: Worker) {
 
   return {
     close,
-    /** The number of the request that comes next. */
-    get next() {
-      return last + 1;
-    },
+    /** The number of a request to come. */
+    take: () => ++last,
     post,
-    async ask<T>(request: Ask, signal: AbortSignal | undefined, hear?: (news: News) => void): Promise<T> {
+    async ask<T>(request: Ask, signal: AbortSignal | undefined, hear?: (news: News) => void, id = ++last): Promise<T> {
       signal?.throwIfAborted();
       if (closed) throw closed.error;
-      const id = ++last;
       const answer = new Promise<T>((resolve, reject) => {
         const settle = ({ result, error }: Answer) => (error ? reject(toError(error)) : resolve(result as T));
         open.set(id, { settle, hear });
@@ -202,7 +199,7 @@ function remoteCalls(line: Line, backend: Calls["backend"]): Calls {
     generate(ids, call, listener, held) {
       // Functions stay: ranking is done here.
       const { rank: _, answer: __, signal, ...rest } = call;
-      const id = line.next;
+      const id = line.take();
       if (listener) listener.onStop = (index) => line.post({ id, do: "stop", index });
       const request: Ask = {
         do: "generate",
@@ -211,14 +208,15 @@ function remoteCalls(line: Line, backend: Calls["backend"]): Calls {
         streams: listener !== undefined,
         held: held && numbers.get(held),
       };
-      return line.ask<Result>(request, signal, ({ chunks }) => {
+      const hear = ({ chunks }: News) => {
         for (const chunk of chunks ?? []) listener?.emit(chunk);
-      });
+      };
+      return line.ask<Result>(request, signal, hear, id);
     },
     score: (ids, top, signal) => line.ask<Score>({ do: "score", ids, top }, signal),
     async hold(ids, signal) {
-      const id = line.next;
-      await line.ask({ do: "hold", ids }, signal);
+      const id = line.take();
+      await line.ask({ do: "hold", ids }, signal, undefined, id);
       const held: Held = { release: () => line.post({ id, do: "release" }) };
       numbers.set(held, id);
       return held;
