@@ -7,6 +7,8 @@ const ALIGN: usize = 16;
 
 let top: usize = (__heap_base + (ALIGN - 1)) & ~(ALIGN - 1);
 
+let most: usize = top;
+
 /** `bytes` bytes, 16-byte aligned, contents undefined; 0 where the memory cannot grow that far. */
 export function alloc(bytes: usize): usize {
   const at = top;
@@ -18,6 +20,7 @@ export function alloc(bytes: usize): usize {
     if (memory.grow(pages) < 0) return 0;
   }
   top = end;
+  most = max(most, top);
   return at;
 }
 
@@ -34,4 +37,9 @@ export function release(at: usize): void {
 /** Bytes of linear memory handed out so far, static data included. */
 export function used(): usize {
   return top;
+}
+
+/** The most that were handed out at a time so far, likewise. */
+export function peak(): usize {
+  return most;
 }

@@ -119,10 +119,13 @@ export interface Backend {
   /** Tokens of a block of the cache, and bytes of a block over all layers. */
   readonly blockTokens: number;
   readonly blockBytes: number;
+  /** Bytes of a block that are there twice while the cache grows. */
+  readonly movingBytes: number;
   /** Most blocks that can be addressed, memory aside. */
   readonly maxBlocks: number;
-  /** Bytes held at present. */
+  /** Bytes held at present, and the most that were held so far. */
   readonly usedBytes: number;
+  readonly peakBytes: number;
   /** Whether the device is gone: every operation fails with `device-lost` then. */
   readonly lost: boolean;
 
@@ -130,7 +133,7 @@ export interface Backend {
   computes(type: GgmlType): boolean;
   /** Bytes that a weight takes here. */
   weightBytes(type: GgmlType, rows: number, cols: number): number;
-  /** Bytes of scratch and activations for forwards of up to maxRows rows. */
+  /** Bytes of all that is neither weights nor blocks, for forwards of up to maxRows rows: what of it is held already, and the rest. */
   scratchBytes(): number;
 
   /** A new tensor, for good; contents undefined. */

@@ -10,7 +10,7 @@ import type { ModelConfig } from "./config.ts";
 import { fail } from "./errors.ts";
 import type { Forward, Row } from "./model.ts";
 import type { CallOptions } from "./options.ts";
-import { planPrompt, planTokens } from "./plan.ts";
+import { missingBlocks, planPrompt, planTokens } from "./plan.ts";
 import { type Steps, settled } from "./queue.ts";
 import { choiceSeed, type Drawn, NO_EDITS, type Sampler } from "./sampler.ts";
 import { stopwatch } from "./stats.ts";
@@ -95,7 +95,7 @@ export function* generate(
   let maxTokens = 0;
   let active: Branch[] = [];
   try {
-    const missing = Math.ceil(promptIds.length / blockTokens) - path.blocks().length;
+    const missing = missingBlocks(backend, promptIds.length, path.length, path.blocks().length);
     maxTokens = planTokens(backend, cache.room(), promptIds.length, missing, engine.contextLength, options.maxTokens);
     sampler.begin(sampling, promptIds, n);
     // The last token runs in any case: its logits are wanted.
@@ -317,7 +317,7 @@ export function* prefill(
 ): Steps<Tensor | undefined> {
   let logits: Tensor | undefined;
   const { backend, cache } = engine;
-  planPrompt(backend, cache.room(), ids.length, path.blocks().length);
+  planPrompt(backend, cache.room(), ids.length, missingBlocks(backend, ids.length, path.length, path.blocks().length));
   // A prompt that is stored whole runs its last token again, for its logits: that writes the same K and V once more.
   let from = Math.min(path.length, ids.length - wanted);
   while (from < ids.length) {
@@ -352,7 +352,7 @@ export function* score(
   // Nothing of it is kept: the logits of every token are wanted, so every token runs.
   const path = cache.newPath();
   try {
-    planPrompt(backend, cache.room(), ids.length, 0);
+    planPrompt(backend, cache.room(), ids.length, missingBlocks(backend, ids.length, 0, 0));
     for (let from = 0; from < ids.length - 1; from += backend.maxSamples) {
       yield* breathe(engine, signal);
       const to = Math.min(from + backend.maxSamples, ids.length - 1);

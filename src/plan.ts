@@ -13,14 +13,14 @@ const TABLE_BYTES = 65 * 4 * 4;
 /** The blocks of K/V that fit beside a model in `limit` bytes. Errors: `memory` where not even one block fits, saying what would. */
 export function planMemory(backend: Backend, weightBytes: number, limit: number): number {
   const scratchBytes = backend.scratchBytes();
-  const left = limit - backend.usedBytes - weightBytes - scratchBytes;
-  const maxBlocks = Math.min(Math.floor(left / (backend.blockBytes + TABLE_BYTES)), backend.maxBlocks);
+  const perBlock = backend.blockBytes + backend.movingBytes + TABLE_BYTES;
+  const maxBlocks = Math.min(Math.floor((limit - weightBytes - scratchBytes) / perBlock), backend.maxBlocks);
   if (maxBlocks < 1) {
-    const least = backend.usedBytes + weightBytes + scratchBytes + backend.blockBytes + TABLE_BYTES;
+    const least = weightBytes + scratchBytes + perBlock;
     fail(
       "memory",
       `the model needs at least ${bytes(least)} (weights ${bytes(weightBytes)}, scratch ${bytes(scratchBytes)}, ` +
-        `${bytes(backend.blockBytes)} for ${backend.blockTokens} tokens of K/V), but the limit is ${bytes(limit)}`,
+        `${bytes(perBlock)} for ${backend.blockTokens} tokens of K/V), but the limit is ${bytes(limit)}`,
     );
   }
   return maxBlocks;
@@ -58,9 +58,17 @@ export function planTokens(
   return Math.min(wanted, contextLeaves, memoryLeaves);
 }
 
-/** Refuses a prompt whose blocks, beyond the `held` ones, have no room. Errors: `memory`. */
-export function planPrompt({ blockTokens }: Backend, room: number, promptTokens: number, held: number): void {
-  const missing = Math.ceil(promptTokens / blockTokens) - held;
+/**
+ * Blocks that a prompt still takes which is stored up to `stored` tokens, in `held` blocks: where these end within a block, others may
+ * have gone on in it, and the prompt takes a copy.
+ */
+export function missingBlocks({ blockTokens }: Backend, promptTokens: number, stored: number, held: number): number {
+  const copies = stored % blockTokens > 0 && stored < promptTokens ? 1 : 0;
+  return Math.ceil(promptTokens / blockTokens) - held + copies;
+}
+
+/** Refuses a prompt whose `missing` blocks have no room. Errors: `memory`. */
+export function planPrompt({ blockTokens }: Backend, room: number, promptTokens: number, missing: number): void {
   if (missing <= room) return;
   fail(
     "memory",

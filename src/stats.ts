@@ -72,7 +72,7 @@ export function stopwatch() {
         tokensPerSecondPerSample: tokensPerSecond / n,
         kvBytes: blocks * backend.blockBytes,
         kvBytesAsCopies: blocksAsCopies * backend.blockBytes,
-        peakBytes: backend.usedBytes + text.used(),
+        peakBytes: backend.peakBytes + text.used(),
       };
     },
   };

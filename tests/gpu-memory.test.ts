@@ -106,6 +106,51 @@ else {
     backend.dispose();
   });
 
+  test("the cache grows to the last block that the plan has room for, one by one, within the limit", async () => {
+    for (const nLayers of [1, 3]) {
+      const file = randomModel({ seed: 3, ...HEADS, dim: 32, hiddenDim: 32, nLayers, type: "Q8_0" });
+      const { engine: large } = await loadEngine(file, { device });
+      const memoryLimit = large.backend.usedBytes + 2 * MiB;
+      large.backend.dispose();
+      const { engine } = await loadEngine(file, { device, memoryLimit });
+      const { backend, cache } = engine;
+      assert.ok(cache.maxBlocks > 50, `${cache.maxBlocks} blocks`);
+      for (let blocks = 1; blocks <= cache.maxBlocks; blocks++) await backend.reserveBlocks(blocks);
+      assert.ok(backend.peakBytes <= memoryLimit && backend.peakBytes > backend.usedBytes);
+      console.log(
+        `\nmeasured: ${nLayers} layers: ${cache.maxBlocks} blocks, ${bytes(backend.peakBytes)} at most of ${bytes(memoryLimit)}`,
+      );
+      backend.dispose();
+    }
+    assert.is(watch.bytes(), 0);
+  });
+
+  test("a backend that a limit does not hold leaves nothing behind", async () => {
+    const file = randomModel({ seed: 3 });
+    for (const memoryLimit of [1e4, 1e5, 1e6])
+      await loadEngine(file, { device, memoryLimit }).then(
+        () => assert.unreachable(`${memoryLimit} bytes`),
+        ({ code }) => assert.is(code, "memory"),
+      );
+    assert.is(watch.bytes(), 0);
+  });
+
+  test("a weight whose last piece the device refuses is refused", async () => {
+    const shape = { dim: 32, hiddenDim: 32, nLayers: 1, nHeads: 2, nKvHeads: 1, headDim: 16, ropeDim: 16, vocab: 32 };
+    const backend = await createWebGpuBackend(useDevice(device), { ...shape, ropePairs: "halves" });
+    const [weight] = await backend.weights([{ name: "broken", type: "F16", rows: 16, cols: 32 }]);
+    const upload = backend.upload(weight, async (length) => {
+      device.dispatchEvent(Object.assign(new Event("uncapturederror"), { error: new Error("as if by a driver") }));
+      return new Uint8Array(length);
+    });
+    await upload.then(
+      () => assert.unreachable("uploaded"),
+      ({ code }) => assert.is(code, "internal"),
+    );
+    await backend.upload(weight, async (length) => new Uint8Array(length));
+    backend.dispose();
+  });
+
   test("a tensor larger than a binding is several buffers, and comes in with at most 32 MiB in passing", async () => {
     const limit = device.limits.maxStorageBufferBindingSize;
     const [rows, cols] = [18_000, 4096]; // of F16: 141 MiB

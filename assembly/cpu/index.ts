@@ -1,6 +1,6 @@
 // The ABI of cpu.wasm: one function per backend operation. An export list and nothing else.
 
-export { alloc, mark, release, used } from "../memory";
+export { alloc, mark, peak, release, used } from "../memory";
 export {
   attendContext,
   attendDecode,

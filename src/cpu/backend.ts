@@ -57,6 +57,7 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = WAS
   const BLOCK = cpu.BLOCK.value;
   const layerBytes = cpu.kvLayerBytes(nKvHeads, headDim);
   const blockBytes = layerBytes * nLayers;
+  const staticBytes = cpu.used();
   const blockAddress: number[] = [];
 
   function take(bytes: number, what: string): number {
@@ -100,9 +101,13 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = WAS
     maxSamples: MAX_ROWS,
     blockTokens: BLOCK,
     blockBytes,
+    movingBytes: 0,
     maxBlocks: Infinity,
     get usedBytes() {
       return cpu.used();
+    },
+    get peakBytes() {
+      return cpu.peak();
     },
 
     lost: false,
@@ -113,7 +118,8 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = WAS
       const widest = Math.max(dim, hiddenDim, nHeads * headDim);
       const activations = 4 * (2 * dim + 3 * nHeads * headDim + 2 * nKvHeads * headDim + 2 * hiddenDim + vocab);
       const tables = 16 * MAX_ROWS * (4 + ropeDim); // of a batch, four times over as they grow
-      return MAX_ROWS * (activations + 20 * nHeads + 3 * widest) + 32 * widest + attendBytes + onePartBytes + tables;
+      const kernels = 32 * widest + attendBytes + onePartBytes;
+      return staticBytes + MAX_ROWS * (activations + 20 * nHeads + 3 * widest) + kernels + tables;
     },
 
     tensor: newTensor,

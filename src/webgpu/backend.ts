@@ -6,7 +6,7 @@ import { createAttention } from "./attention.ts";
 import { createBuffers, type GpuTensor, placeOf } from "./buffers.ts";
 import { createCandidates } from "./candidates.ts";
 import type { OpenedDevice } from "./device.ts";
-import { createGpu, floatBits } from "./gpu.ts";
+import { createGpu, floatBits, RECORDING_BYTES } from "./gpu.ts";
 import { createLinear } from "./linear.ts";
 import { choosePath, costsOn } from "./switch.ts";
 
@@ -30,9 +30,9 @@ export async function createWebGpuBackend(
 ): Promise<Backend> {
   const { dim, hiddenDim, nHeads, nKvHeads, headDim, ropeDim, vocab } = shape;
   const gpu = createGpu(opened, memoryLimit, texts);
-  const buffers = createBuffers(gpu);
   const { kernels } = gpu;
   const made = [
+    (async () => createBuffers(gpu))(),
     kernels.get("rms_norm", { constants: { IN_PLACE: 1 } }),
     kernels.get("add_bias"),
     createLinear(
@@ -43,7 +43,7 @@ export async function createWebGpuBackend(
     createAttention(gpu, shape, MAX_SAMPLES, kernelClass),
     createCandidates(gpu, shape.vocab, MAX_SAMPLES),
   ] as const;
-  const [rmsNorm, addBias, linear, attention, candidates] = await Promise.all(made).catch(async (error) => {
+  const [buffers, rmsNorm, addBias, linear, attention, candidates] = await Promise.all(made).catch(async (error) => {
     await Promise.allSettled(made); // none of them allocates after the disposal
     gpu.dispose();
     throw error;
@@ -63,6 +63,9 @@ export async function createWebGpuBackend(
     get usedBytes() {
       return gpu.usedBytes;
     },
+    get peakBytes() {
+      return gpu.peakBytes;
+    },
     get lost() {
       return gpu.lost;
     },
@@ -73,6 +76,7 @@ export async function createWebGpuBackend(
       const activations = widths.reduce((sum, cols) => sum + tensorBytes(MAX_ROWS, cols), 0);
       const batch = 4 * MAX_ROWS * (4 + ropeDim);
       return (
+        RECORDING_BYTES +
         activations +
         tensorBytes(MAX_SAMPLES, vocab) +
         batch +

@@ -15,8 +15,11 @@ export interface Gpu {
   readonly abilities: Abilities;
   readonly isSoftware: boolean;
   readonly kernels: Kernels;
-  /** Bytes of all buffers at present. */
+  /** Bytes of all buffers at present, and the most that they ever were. */
   readonly usedBytes: number;
+  readonly peakBytes: number;
+  /** Bytes that are left of the limit. */
+  readonly roomBytes: number;
   readonly lost: boolean;
   /** A zeroed storage buffer of at least `bytes`. Errors: `memory` beyond the limit; what the device refuses shows in `checked`. */
   buffer(bytes: number, label: string): GPUBuffer;
@@ -58,6 +61,8 @@ const STORAGE = 0x80;
 const READ = 1;
 /** Uniforms of this many different dispatches in one buffer. */
 const SLOTS = 1024;
+/** Bytes that recording and reading take, about: uniforms, and buffers that results come back through. */
+export const RECORDING_BYTES = 2 * SLOTS * SIZES_BYTES;
 
 /** The 32 bits of a float, as a word of sizes. */
 export function floatBits(value: number): number {
@@ -75,6 +80,7 @@ export function createGpu(
 ): Gpu {
   const buffers = new Set<GPUBuffer>();
   let usedBytes = 0;
+  let peakBytes = 0;
   // What is recorded since the last submit are the first `recorded` commands; those behind them were so in the submit before.
   const commands: Command[] = [];
   let recorded = 0;
@@ -112,6 +118,7 @@ export function createGpu(
     const buffer = device.createBuffer({ size, usage, label, mappedAtCreation });
     if (mappedAtCreation) buffer.unmap();
     usedBytes += size;
+    peakBytes = Math.max(peakBytes, usedBytes);
     buffers.add(buffer);
     return buffer;
   }
@@ -234,11 +241,13 @@ export function createGpu(
     const mapped = through.mapAsync(READ, 0, bytes);
     const early = mappedEarly(through, bytes);
     if (early) mapped.catch(() => {}); // unmapping may cut it off
-    await orFailure(early ? nextTask() : mapped); // errors arrive in tasks of their own
-    const result = early ?? through.getMappedRange(0, bytes).slice(0);
-    through.unmap();
-    free.push(through);
-    return result;
+    try {
+      await orFailure(early ? nextTask() : mapped); // errors arrive in tasks of their own
+      return early ?? through.getMappedRange(0, bytes).slice(0);
+    } finally {
+      through.unmap();
+      free.push(through);
+    }
   }
   /**
    * Deno's mapAsync returns once the device is done, but its promise resolves 10 ms later: what is mapped is there to be read before.
@@ -276,6 +285,12 @@ export function createGpu(
     kernels: createKernels(device, texts),
     get usedBytes() {
       return usedBytes;
+    },
+    get peakBytes() {
+      return peakBytes;
+    },
+    get roomBytes() {
+      return memoryLimit - usedBytes;
     },
     get lost() {
       return failure?.code === "device-lost";

@@ -6,7 +6,7 @@ import type { Gpu } from "./gpu.ts";
 import { BLOCK_TOKENS, layerBlockBytes } from "./kv-layout.ts";
 
 export interface KvPool
-  extends Pick<Backend, "blockTokens" | "blockBytes" | "maxBlocks" | "reserveBlocks" | "copyBlock"> {
+  extends Pick<Backend, "blockTokens" | "blockBytes" | "movingBytes" | "maxBlocks" | "reserveBlocks" | "copyBlock"> {
   /** All blocks' K and V of a layer. Errors: `internal` before any block was reserved. */
   layer(index: number): GPUBuffer;
 }
@@ -42,14 +42,18 @@ export function createKvPool(gpu: Gpu, shape: Shape): KvPool {
   return {
     blockTokens: BLOCK_TOKENS,
     blockBytes: nLayers * bytes,
+    movingBytes: bytes,
     maxBlocks,
     reserveBlocks(count) {
       if (count <= reserved) return undefined;
       if (count > maxBlocks) {
         fail("memory", `K/V: ${count} blocks asked for, but a buffer of this device holds ${maxBlocks} of a layer`);
       }
-      // Half as much again, so that growing block by block copies each block a few times and not always.
-      const ample = Math.min(maxBlocks, Math.max(count, reserved + Math.ceil(reserved / 2)));
+      // Half as much again, so that growing block by block copies each block a few times and not always. Not where the limit is near:
+      // the last layer to grow is there twice.
+      const wanted = Math.min(maxBlocks, Math.max(count, reserved + Math.ceil(reserved / 2)));
+      const fits = bytes * ((nLayers - 1) * (wanted - reserved) + wanted) <= gpu.roomBytes;
+      const ample = fits ? wanted : count;
       return growTo(ample).catch((error) => {
         if (ample === count || (error as FurcateError).code !== "memory") throw error;
         return growTo(count);

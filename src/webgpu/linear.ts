@@ -338,9 +338,10 @@ export async function createLinear(
           const sizes = [count, cols / blockElements, tiles, row - first, row];
           gpu.run(packer, [raw, part.buffer, broken], sizes, Math.ceil(groups / high), high);
           packed = gpu.finished();
-          packed.catch(() => {}); // heard by the next await, or by the read below
+          packed.catch(() => {}); // heard by the next await
         }
       }
+      await packed;
       const [row] = new Uint32Array(await gpu.read(broken, 0, 4));
       if (row > 0) fail("format", `tensor "${name}": a weight in row ${row - 1} is infinite or not a number`);
     } finally {
