@@ -32,32 +32,32 @@ export interface Held {
 /** K/V that an engine in this thread holds. */
 interface HeldHere extends Held {
   /** Makes sure, in a call's turn, that the K/V are there. */
-  renew(signal: AbortSignal | undefined): Steps<void>;
+  renew(engine: Engine, signal: AbortSignal | undefined): Steps<void>;
 }
 
 /** The calls of an engine in this thread. */
-export function engineCalls(engine: Engine): Calls {
+export function engineCalls(loaded: Engine): Calls {
   const queue = createQueue();
+  const backend = loaded.backend.kind;
+  /** Nothing once the model is disposed of: what it held is gone when its last call is. */
+  let engine: Engine | undefined = loaded;
 
   /** Runs in its turn, on a device that works. */
-  const inTurn: typeof queue = (signal, work) =>
+  const inTurn = <T>(signal: AbortSignal | undefined, work: (engine: Engine) => Steps<T>): Promise<T> =>
     queue(signal, function* () {
-      open();
-      if (engine.backend.lost && engine.renew) yield* settled(engine.renew());
-      open();
-      return yield* work();
+      const here = open();
+      if (here.backend.lost && here.renew) yield* settled(here.renew());
+      return yield* work(open());
     });
 
-  function open(): void {
-    if (engine.disposed) fail("disposed", "the model was disposed of");
-  }
+  const open = (): Engine => engine ?? fail("disposed", "the model was disposed of");
 
   function newHeld(ids: Uint32Array): HeldHere {
     let cache: Cache; // that holds the path: another one after a lost device
     let path: Path;
     let released = false;
     return {
-      *renew(signal) {
+      *renew(engine, signal) {
         if (cache === engine.cache) return;
         checkPrompt(engine, ids);
         const acquired = engine.cache.acquire(ids);
@@ -77,32 +77,32 @@ export function engineCalls(engine: Engine): Calls {
         if (released) return;
         released = true;
         path.release();
-        trim(engine);
+        if (engine) trim(engine);
       },
     };
   }
 
   return {
-    get backend() {
-      return engine.backend.kind;
-    },
+    backend,
     get disposed() {
-      return engine.disposed;
+      return engine === undefined;
     },
     generate: (ids, call, listener, held) =>
-      inTurn(call.signal, function* () {
-        if (held) yield* (held as HeldHere).renew(call.signal);
+      inTurn(call.signal, function* (engine) {
+        if (held) yield* (held as HeldHere).renew(engine, call.signal);
         return yield* generate(engine, ids, call, listener);
       }),
-    score: (ids, top, signal) => inTurn(signal, () => score(engine, ids, top, signal)),
+    score: (ids, top, signal) => inTurn(signal, (engine) => score(engine, ids, top, signal)),
     async hold(ids, signal) {
       const held = newHeld(ids);
-      await inTurn(signal, () => held.renew(signal));
+      await inTurn(signal, (engine) => held.renew(engine, signal));
       return held;
     },
     dispose() {
+      if (!engine) return;
       engine.disposed = true;
       engine.backend.dispose();
+      engine = undefined;
     },
   };
 }

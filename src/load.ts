@@ -220,7 +220,12 @@ function renewal(engine: Engine, model: ModelFile, source: Source, options: Load
       lost(`its source cannot be read twice: ${error.message}`),
     );
     try {
-      Object.assign(engine, await onGpu(model, file, opened, { memoryLimit: options.memoryLimit }));
+      const made = await onGpu(model, file, opened, { memoryLimit: options.memoryLimit });
+      if (engine.disposed) {
+        made.backend.dispose();
+        fail("disposed", "the model was disposed of while a new GPU device took over");
+      }
+      Object.assign(engine, made);
     } finally {
       file.close();
     }
@@ -245,12 +250,9 @@ function readChatTemplate({ metadata }: Gguf, tokenizer: ModelTokenizer): ChatTe
   const source = getString(metadata, "tokenizer.chat_template", undefined);
   if (source === undefined) return undefined;
   const variables: Record<string, string> = {};
-  for (const name of ["bos", "eos", "unk", "pad"]) {
-    const id = getCount(
-      metadata,
-      `tokenizer.ggml.${name === "unk" ? "unknown" : name === "pad" ? "padding" : name}_token_id`,
-      undefined,
-    );
+  const names = { bos: "bos", eos: "eos", unk: "unknown", pad: "padding" };
+  for (const [name, key] of Object.entries(names)) {
+    const id = getCount(metadata, `tokenizer.ggml.${key}_token_id`, undefined);
     if (id !== undefined) variables[`${name}_token`] = tokenizer.tokenText(id);
   }
   return createChatTemplate(source, tokenizer.controlTexts, variables);

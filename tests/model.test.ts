@@ -8,6 +8,7 @@ import { loadEngine, readHeader } from "../src/load.ts";
 import { openSource } from "../src/source.ts";
 import { checkWeights } from "../src/weights.ts";
 import { rejects } from "./support/backends.ts";
+import { held } from "./support/memory.ts";
 import { CHAT_TEMPLATE, CONTROL_TOKENS, type RandomModelOptions, randomModel } from "./support/random-model.ts";
 
 /** Ids of the random models' tokens. */
@@ -786,6 +787,24 @@ test("after dispose every use is an error, and what runs ends in one", async () 
   };
   for (const [name, use] of Object.entries(uses)) await rejects(use, "disposed", /disposed/, name);
   prefix.dispose();
+});
+
+test("what a model held is free once it is disposed of, whoever keeps the model, a prefix or its tokenizer", async () => {
+  const large = randomModel({ seed: 5, vocab: 20_000, dim: 256, nHeads: 4, nKvHeads: 4 });
+  const before = await held();
+  const model = await load(large, { backend: "wasm" });
+  const prefix = await model.prefill("the and of");
+  await prefix.generate("a", { maxTokens: 3 });
+  const loaded = (await held()) - before;
+  model.dispose();
+  const left = (await held()) - before;
+  console.log(
+    `measured: ${loaded.toLocaleString("en")} bytes of a model, ${left.toLocaleString("en")} once it is disposed of`,
+  );
+  assert.ok(loaded > 20e6 && left < 0.4 * loaded, `${loaded} bytes, then ${left}`);
+  await rejects(() => prefix.generate("a"), "disposed", /disposed/);
+  prefix.dispose();
+  assert.ok(model.tokenizer.encode("the").length > 0);
 });
 
 // ---------------------------------------------------------------------------------------------- support
