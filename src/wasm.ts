@@ -15,12 +15,12 @@ export interface CompiledModules {
   cpu: WebAssembly.Module;
 }
 
-/** A new instance of text.wasm with a memory of its own. */
+/** A new instance of text.wasm with a memory of its own. Errors: `unsupported` where bytes may not be compiled. */
 export async function newTextModule(compiled?: CompiledModules): Promise<TextModule> {
   return instantiateText(compiled?.text ?? (await compile("text")), {});
 }
 
-/** A new instance of cpu.wasm with a memory of its own. */
+/** A new instance of cpu.wasm with a memory of its own. Errors: as above. */
 export async function newCpuModule(compiled?: CompiledModules): Promise<CpuModule> {
   return instantiateCpu(compiled?.cpu ?? (await compile("cpu")), {});
 }
@@ -31,7 +31,16 @@ const compiling = new Map<keyof CompiledModules, Promise<WebAssembly.Module>>();
 function compile(name: keyof CompiledModules): Promise<WebAssembly.Module> {
   let module = compiling.get(name);
   if (!module) {
-    module = unpack({ text, cpu }[name]).then((bytes) => WebAssembly.compile(bytes));
+    module = unpack({ text, cpu }[name])
+      .then((bytes) => WebAssembly.compile(bytes))
+      .catch((cause: Error) =>
+        fail(
+          "unsupported",
+          `WebAssembly is not compiled here (${cause.message}): a page's Content-Security-Policy needs 'wasm-unsafe-eval'; ` +
+            "where only modules compiled beforehand may run (edge workers), give them as the option wasm",
+          { cause },
+        ),
+      );
     module.catch(() => compiling.delete(name));
     compiling.set(name, module);
   }
