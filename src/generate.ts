@@ -49,6 +49,8 @@ export interface Listener {
 
 /** Candidates that come back for each row: enough for nine draws of ten at temperature 1. */
 const CANDIDATES = 64;
+/** Draws of a row that the backend follows beyond the candidates. Of a row with more, all logits come back where one goes on. */
+const DRAWS = 128;
 /** Bytes of K/V that stay for prompts to come when nobody holds them. */
 const KEPT_BYTES = 256 << 20;
 
@@ -174,24 +176,25 @@ export function* generate(
     const requests = of.map((samples) => ({
       edits: sampler.edits(samples[0].index),
       inverseTemperature: sampler.inverseTemperature,
-      uniforms: sampler.uniforms(samples.map(({ index }) => index)),
+      uniforms: sampler.uniforms(samples.slice(0, DRAWS).map(({ index }) => index)),
     }));
     const candidates = yield* settled(backend.candidates(out, requests, Math.max(CANDIDATES, sampling.logprobs)));
-    let draw = 0;
+    let first = 0; // of the row's draws
     for (const [row, samples] of of.entries()) {
       let all: Float32Array | undefined;
-      for (const sample of samples) {
-        let drawn = sampler.draw(sample.index, candidates, row, draw++);
+      const { edits, uniforms } = requests[row];
+      for (const [i, sample] of samples.entries()) {
+        let drawn = sampler.draw(sample.index, candidates, row, i < uniforms.length ? first + i : undefined);
         if (!drawn) {
           all ??= yield* settled(backend.logits(out, row));
           drawn = sampler.drawFromLogits(sample.index, all, candidates, row);
         }
-        const { edits } = requests[row];
         take(sample, {
           ...drawn,
           top: options.wantsLogprobs ? yield* alternatives(out, row, edits, candidates, all) : [],
         });
       }
+      first += uniforms.length;
     }
   }
 

@@ -41,7 +41,7 @@ export interface Sampler {
   uniforms(samples: readonly number[]): readonly number[];
   /**
    * The sample's next token from row `row` of the candidates, or from what lies beyond them for this draw (of all uniforms asked
-   * for); undefined where only the whole row of logits decides.
+   * for; left out where none was for it); undefined where only the whole row of logits decides.
    */
   draw(sample: number, candidates: Candidates, row: number, draw?: number): Drawn | undefined;
   /** The same from the raw logits (vocab), edits applied here. The candidates' row gives the log-sum-exps that make both agree. */
@@ -121,7 +121,7 @@ export function createSampler(text: TextModule, vocab: number): Sampler {
     uniforms(samples) {
       return samples.map((sample) => text.samplerUniform(handle, sample)).filter((uniform) => uniform >= 0);
     },
-    draw(sample, { k, ids, adjusted, raw, rawLse, adjustedLse, beyond }, row, draw = 0) {
+    draw(sample, { k, ids, adjusted, raw, rawLse, adjustedLse, beyond }, row, draw = -1) {
       const at = input(3 * k);
       const [from, to] = [row * k, row * k + k];
       u32(text, at, k).set(ids.subarray(from, to));
@@ -129,8 +129,9 @@ export function createSampler(text: TextModule, vocab: number): Sampler {
       f32(text, at + 8 * k, k).set(raw.subarray(from, to));
       const id = text.sampleCandidates(handle, sample, k, rawLse[row], adjustedLse[row]);
       if (id !== NEED_LOGITS) return drawn(id, sample);
-      if (!beyond || beyond.ids[draw] < 0) return undefined;
-      return { id: beyond.ids[draw], logprob: beyond.raw[draw] - rawLse[row] };
+      const found = beyond?.ids[draw] ?? -1;
+      if (!beyond || found < 0) return undefined;
+      return { id: found, logprob: beyond.raw[draw] - rawLse[row] };
     },
     drawFromLogits(sample, logits, candidates, row = 0) {
       putLogits(logits);

@@ -165,6 +165,20 @@ if (typeof watched === "string") {
     model.dispose();
   });
 
+  test("draws go on beyond the candidates: by top-p, top-k and min-p, and more of them than the GPU follows", async () => {
+    const model = await load(randomModel({ seed: 8, vocab: 700 }), { device });
+    for (const options of [{}, { topP: 0.97 }, { topK: 300 }, { minP: 1e-4 }]) {
+      const call = { maxTokens: 1, temperature: 3, ignoreEos: true, ...options };
+      const { choices } = await model.generate("count", { ...call, n: 300, seed: 9 });
+      assert.ok(new Set(choices.map(({ tokenIds }) => tokenIds[0])).size > 150, "far more tokens than candidates");
+      for (const { tokenIds, seed } of choices.filter((_, i) => i % 15 === 0)) {
+        const alone = await model.generate("count", { ...call, seed });
+        assert.equal(alone.choices[0].tokenIds, tokenIds, JSON.stringify(options));
+      }
+    }
+    model.dispose();
+  });
+
   test("a step's commands are encoded ahead though samples end, but where about half as many are left", async () => {
     const model = await load(file, { device });
     // A good bias for the end token: samples end at many different steps.

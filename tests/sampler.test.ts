@@ -183,12 +183,14 @@ test("what a backend found beyond the candidates is taken where the draw goes on
   const ids = Int32Array.from(full, ({ id }) => id);
   const beyond = { ids, raw: Float32Array.from(ids, (id) => row[id]) };
   const nothing = { ids: new Int32Array(50).fill(-1), raw: new Float32Array(50) };
+  const none = { ids: new Int32Array(0), raw: new Float32Array(0) };
   const wrong = { ids: new Int32Array(50).fill(7), raw: new Float32Array(50) };
   let decided = 0;
   for (const sample of samples) {
     const alone = sampler.draw(sample, found, 0);
     assert.equal(sampler.draw(sample, { ...found, beyond }, 0, sample), full[sample]);
     assert.equal(sampler.draw(sample, { ...found, beyond: nothing }, 0, sample), alone);
+    assert.equal(sampler.draw(sample, { ...found, beyond: none }, 0), alone, "none was asked for");
     if (!alone) continue;
     decided++;
     assert.equal(sampler.draw(sample, { ...found, beyond: wrong }, 0, sample), alone);
