@@ -9,10 +9,6 @@ override LANES: u32 = 256;
 const STRIPE = 16u;
 override IN_PLACE: bool; // x is out; binding 1 is then not read
 
-// Sums of squares between these are good to all digits of f32; others are summed again in parts of the largest magnitude.
-const LEAST = 1e-30;
-const MOST = 1e37;
-
 struct Sizes { width: u32, x_at: u32, x_stride: u32, out_at: u32, out_stride: u32, eps: f32 }
 
 @group(0) @binding(0) var<uniform> sizes: Sizes;
@@ -41,13 +37,8 @@ fn weight_of(i: u32) -> f32 {
   return by;
 }
 
-fn normed(v: f32, by: f32, unit: f32, scale: f32) -> f32 {
-  return v / unit * scale * by;
-}
-
 /// Sums are taken by stripes of lanes, then over the stripes: few barriers.
 fn sum_of_lanes(lane: u32, own: f32) -> f32 {
-  workgroupBarrier();
   parts[lane] = own;
   workgroupBarrier();
   if (lane < STRIPE) {
@@ -64,24 +55,11 @@ fn sum_of_lanes(lane: u32, own: f32) -> f32 {
   return workgroupUniformLoad(&result);
 }
 
-fn most_of_lanes(lane: u32, own: f32) -> f32 {
-  workgroupBarrier();
-  parts[lane] = own;
-  workgroupBarrier();
-  if (lane == 0u) {
-    var most = 0.0;
-    for (var i = 0u; i < LANES; i++) { most = max(most, parts[i]); }
-    result = most;
-  }
-  return workgroupUniformLoad(&result);
-}
-
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let part = group.x * sizes.width;
   let start = sizes.x_at + group.y * sizes.x_stride + part;
   let end = sizes.out_at + group.y * sizes.out_stride + part;
-  let width = f32(sizes.width);
 
   // The first columns and their weights are loaded all at once, and stay in registers until they are written.
   let a = column(start, lane);
@@ -98,26 +76,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let v = value(start + i);
     own += v * v;
   }
-  let sum = sum_of_lanes(lane, own);
-  var unit = 1.0; // what x is measured in
-  var scale = 1.0 / sqrt(sum / width + sizes.eps);
-  if (!(sum > LEAST && sum < MOST)) {
-    own = 0.0;
-    for (var i = lane; i < sizes.width; i += LANES) { own = max(own, abs(value(start + i))); }
-    unit = max(most_of_lanes(lane, own), LEAST);
-    own = 0.0;
-    for (var i = lane; i < sizes.width; i += LANES) {
-      let v = value(start + i) / unit;
-      own += v * v;
-    }
-    // sqrt(mean · unit² + eps) = unit · sqrt(mean + eps / unit²)
-    scale = 1.0 / sqrt(sum_of_lanes(lane, own) / width + sizes.eps / unit / unit);
-  }
-  if (lane < sizes.width) { out[end + lane] = normed(a, by_a, unit, scale); }
-  if (lane + LANES < sizes.width) { out[end + lane + LANES] = normed(b, by_b, unit, scale); }
-  if (lane + 2u * LANES < sizes.width) { out[end + lane + 2u * LANES] = normed(c, by_c, unit, scale); }
-  if (lane + 3u * LANES < sizes.width) { out[end + lane + 3u * LANES] = normed(d, by_d, unit, scale); }
-  for (var i = lane + 4u * LANES; i < sizes.width; i += LANES) {
-    out[end + i] = normed(value(start + i), weight[i], unit, scale);
-  }
+  let scale = 1.0 / sqrt(sum_of_lanes(lane, own) / f32(sizes.width) + sizes.eps);
+  if (lane < sizes.width) { out[end + lane] = a * scale * by_a; }
+  if (lane + LANES < sizes.width) { out[end + lane + LANES] = b * scale * by_b; }
+  if (lane + 2u * LANES < sizes.width) { out[end + lane + 2u * LANES] = c * scale * by_c; }
+  if (lane + 3u * LANES < sizes.width) { out[end + lane + 3u * LANES] = d * scale * by_d; }
+  for (var i = lane + 4u * LANES; i < sizes.width; i += LANES) { out[end + i] = value(start + i) * scale * weight[i]; }
 }

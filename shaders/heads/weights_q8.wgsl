@@ -1,49 +1,24 @@
-// Quantised weights with codes of 8 bits, and further bits apart: a unit is 16 columns of an output; a tile is 32 columns.
+// Quantised weights with codes of 8 bits, of which there is Q8_0 alone: a unit is 16 columns of an output; a tile is 32 columns.
 const TILE_COLUMNS: u32 = 32u;
 const UNIT_COLUMNS: u32 = 16u;
 
-override HIGH: u32;    // further bits of a code: 0, 1 or 2
-override CENTRE: f32;  // what stands for zero among the codes
-override MINIMUM: u32; // 1: each scale has a minimum
-override FACTORS: u32; // 0: scales as they are; 1: with a factor and one of the minimum a tile; 2: with two signed factors a tile
-override BLOCK_TILES: u32 = select(8u, 1u, FACTORS == 0u);
-override HEADER_UNITS: u32 = 2u + 2u * MINIMUM;
-override TILE_UNITS: u32 = 32u + 4u * HIGH + select(2u, 0u, FACTORS == 0u);
+const CENTRE: f32 = 128.0; // what stands for zero among the codes
+// As in weights_q4: no further bits, no minimum, scales without factors.
+const HIGH: u32 = 0u;
+const MINIMUM: u32 = 0u;
+const FACTORS: u32 = 0u;
 
-struct Unit { codes: vec4u, high: vec2u, scales: vec2f, minimum: f32 }
+struct Unit { codes: vec4u, scale: f32, minimum: f32 }
 
 fn load_unit(panel: u32, tile: u32, output: u32, part: u32) -> Unit {
-  let header = panel + tile / BLOCK_TILES * (HEADER_UNITS + BLOCK_TILES * TILE_UNITS);
-  let codes = header + HEADER_UNITS + tile % BLOCK_TILES * TILE_UNITS;
-  var unit: Unit;
-  unit.codes = weights[codes + output * 2u + part];
-  if (MINIMUM == 1u) {
-    let pair = unpack2x16float(weights[header + output / 4u][output % 4u]);
-    unit.scales = vec2f(pair.x);
-    unit.minimum = pair.y;
-  } else {
-    unit.scales = vec2f(unpack2x16float(weights[header + output / 8u][output / 2u % 4u] >> (output % 2u * 16u)).x);
-  }
-  if (FACTORS != 0u) {
-    let factors = weights[codes + TILE_UNITS - 2u + output / 8u][output / 2u % 4u] >> (output % 2u * 16u);
-    if (FACTORS == 1u) {
-      unit.scales *= f32(factors & 0xffu);
-      unit.minimum *= -f32((factors >> 8u) & 0xffu);
-    } else {
-      unit.scales *= vec2f(f32(i32(factors << 24u) >> 24u), f32(i32(factors << 16u) >> 24u));
-    }
-  }
-  return unit;
+  let header = panel + tile * 34u;
+  let scale = unpack2x16float(weights[header + output / 8u][output / 2u % 4u] >> (output % 2u * 16u)).x;
+  return Unit(weights[header + 2u + output * 2u + part], scale, 0.0);
 }
 /// Four of a unit's codes, a byte each.
 fn codes_of(unit: Unit, i: u32) -> u32 { return unit.codes[i]; }
-fn scale_of(unit: Unit, i: u32) -> f32 {
-  return select(unit.scales.y, unit.scales.x, FACTORS != 2u || i < 4u);
-}
+fn scale_of(unit: Unit, i: u32) -> f32 { return unit.scale; }
 fn four(unit: Unit, i: u32) -> vec4f {
   let codes = codes_of(unit, i);
-  let values = vec4f(vec4u(codes, codes >> 8u, codes >> 16u, codes >> 24u) & vec4u(0xffu)) - CENTRE;
-  // Each product is exact, so this rounds once, fused or not.
-  if (MINIMUM == 1u) { return values * scale_of(unit, i) + unit.minimum; }
-  return values * scale_of(unit, i);
+  return (vec4f(vec4u(codes, codes >> 8u, codes >> 16u, codes >> 24u) & vec4u(0xffu)) - CENTRE) * unit.scale;
 }

@@ -69,6 +69,7 @@ interface Blocks {
   /** Bits of the codes kept together, and further ones. */
   readonly bits: 4 | 8;
   readonly high?: 0 | 1 | 2;
+  /** What stands for zero among the codes. */
   readonly centre: number;
   readonly minimum?: 0 | 1;
   readonly factors?: 0 | 1 | 2;
@@ -83,7 +84,7 @@ function blocks(type: GgmlType, { bits, high = 0, centre, minimum = 0, factors =
   return {
     head: `weights_q${bits}`,
     halves: "halves_codes",
-    constants: { ...shared, HIGH: high, CENTRE: centre },
+    constants: bits === 8 ? {} : { ...shared, HIGH: high, CENTRE: centre }, // Q8_0's are the head's own
     packer: "pack_blocks",
     packing: {
       ...shared,

@@ -603,8 +603,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "heads/weights_q8",
-    find: ">> (output % 2u * 16u)).x);",
-    replace: ").x);",
+    find: ">> (output % 2u * 16u)).x;",
+    replace: ").x;",
     what: "odd outputs have the scale of the even ones",
     tests: /^embed Q8_0/,
   },
@@ -730,8 +730,8 @@ export const MUTATIONS: readonly Mutation[] = [
   // -------------------------------------------------------------------------------------------- norms and gates
   {
     shader: "rms_norm",
-    find: "var scale = 1.0 / sqrt(sum / width + sizes.eps);",
-    replace: "var scale = 1.0 / sqrt(sum / width);",
+    find: "/ f32(sizes.width) + sizes.eps);",
+    replace: "/ f32(sizes.width));",
     what: "eps is left out",
     tests: /^rmsNorm/,
   },
@@ -744,17 +744,17 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "rms_norm",
-    find: "/ unit * scale * by;",
-    replace: "/ unit * scale;",
+    find: "a * scale * by_a;",
+    replace: "a * scale;",
     what: "the weights are left out",
     tests: /^rmsNorm, 3 columns/,
   },
   {
     shader: "rms_norm",
-    find: "max(most_of_lanes(lane, own), LEAST)",
-    replace: "most_of_lanes(lane, own)",
-    what: "rows of zeros are divided by zero",
-    tests: /^rmsNorm, zeros/,
+    find: "value(start + i) * scale * weight[i];",
+    replace: "value(start + i) * scale;",
+    what: "the weights of columns from the 1,025th on are left out",
+    tests: /^rmsNorm/,
   },
   {
     shader: "rms_norm",
