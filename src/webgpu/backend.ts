@@ -99,7 +99,7 @@ export async function createWebGpuBackend(
     },
     linearRopeAppend(x, norm, weights, outs, layer, batch) {
       const append = attention.appending(layer, batch);
-      if (append) return linear.linearAppend(x, norm, weights, outs, append);
+      if (append) return linear.linear(x, norm, weights, outs, append);
       linear.linear(x, norm, weights, outs);
       attention.ropeAppend(outs[0], outs[1], outs[2], layer, batch);
     },

@@ -13,10 +13,10 @@ import { layoutOf, PANEL, panelUnits, tilesOf, UNIT_BYTES, type WeightLayout } f
 export interface Linear
   extends Pick<
     Backend,
-    "computes" | "weightBytes" | "weights" | "upload" | "embed" | "unembed" | "linear" | "linearGated" | "linearAdd"
+    "computes" | "weightBytes" | "weights" | "upload" | "embed" | "unembed" | "linearGated" | "linearAdd"
   > {
-  /** As linear, into q, k and v, which turn and go into the cache as attention's ropeAppend does it. */
-  linearAppend(x: Tensor, norm: Norm, weights: readonly Weight[], outs: readonly Tensor[], append: Append): void;
+  /** append: the outs are q, k and v, which turn and go into the cache as attention's ropeAppend does it. */
+  linear(x: Tensor, norm: Norm | undefined, weights: readonly Weight[], outs: readonly Tensor[], append?: Append): void;
   /**
    * Begins a forward of so many rows: samples, whose kernels go by their number, or a prompt's tokens, for which they are always
    * the same, so that its parting changes no bit. Returns whether its products read rows as 16-bit tiles.
@@ -42,8 +42,8 @@ interface Stack {
   readonly ragged: boolean;
   readonly packer: Kernel;
   readonly embed: Kernel;
-  /** Its products so far, by tile and kind. */
-  readonly products: Map<number, Kernel>;
+  /** Kernels of its products so far, by their names and constants. */
+  readonly products: Map<string, Kernel>;
 }
 
 interface GpuWeight extends Weight {
@@ -53,7 +53,7 @@ interface GpuWeight extends Weight {
 }
 
 /** What a workgroup of linear.wgsl computes. */
-export interface FewTile {
+interface FewTile {
   readonly rows: number;
   readonly panels: 1 | 2;
   /** Of a weight of as many panels or more it computes four, so that each load of x counts for more: of floats, and of quantised
@@ -61,54 +61,59 @@ export interface FewTile {
   readonly wide: readonly [floats: number, blocks: number];
 }
 
-/** What one computes in a product. */
-type Work = Readonly<Record<"rows" | "panels", number>>;
-
-/** What a workgroup of linear_matrix.wgsl computes: lefts matrices' outputs for teams · rights matrices of rows. */
-export interface MatrixTile {
-  readonly lefts: 1 | 2;
-  readonly rights: 1 | 2 | 4;
+/** What a workgroup of linear_matrix.wgsl computes: LEFTS matrices' outputs for TEAMS · RIGHTS matrices of rows. */
+interface MatrixTile extends Constants {
+  readonly LEFTS: number;
+  readonly RIGHTS: number;
   /** Subgroups that share a team's columns. */
-  readonly shares: number;
-  readonly teams: number;
+  readonly SHARES: number;
+  readonly TEAMS: number;
   /** Matrices of columns that a subgroup takes at a time: 1, 2 or 4. */
-  readonly ahead: number;
+  readonly AHEAD: number;
+}
+
+/** What a workgroup computes of a product: some rows by some panels (of a gate, with up's), or of these a share of the outputs. */
+interface Work {
+  readonly kernel: Kernel;
+  readonly rows: number;
+  readonly panels: number;
+  readonly shares: number;
 }
 
 /** The tiles that kernels are made for. */
-export interface Tiling {
+interface Tiling {
   /** For ever more rows; the last one for any number. */
   readonly few: readonly FewTile[];
   /** Most samples that `few` computes where there are subgroup matrices. */
-  readonly mostFew: number;
-  /** Workgroups of fewer than this leave a GPU idle: then more subgroups share the columns, or a workgroup has fewer outputs. */
-  readonly enough: number;
+  readonly mostFewRows: number;
+  /** Workgroups of subgroup matrices that keep a GPU busy: with fewer, more subgroups share the columns. */
+  readonly busyGroups: number;
   /** With fewer than this a workgroup has one matrix of outputs and not two. */
-  readonly least: number;
-  /** With fewer shares of panels than this a workgroup of `few` has fewer outputs of each panel. */
-  readonly enoughFew: number;
+  readonly slimGroups: number;
+  /** Shares of panels that keep a GPU busy: with fewer, a workgroup of `few` has fewer outputs of each panel. */
+  readonly busyShares: number;
   /** Of a workgroup of `few`. */
   readonly lanes: 64 | 256;
 }
 
-export const TILING: Tiling = {
+const TILING: Tiling = {
   few: [
     { rows: 1, panels: 1, wide: [1280, 128] },
     { rows: 2, panels: 1, wide: [128, 128] },
     { rows: 4, panels: 2, wide: [128, 128] },
     { rows: 8, panels: 2, wide: [128, Infinity] },
   ],
-  mostFew: 4,
-  enough: 256,
-  least: 96,
-  enoughFew: 1024,
+  mostFewRows: 4,
+  busyGroups: 256,
+  slimGroups: 96,
+  busyShares: 1024,
   lanes: 256,
 };
 /** Where the GPU is a program, to begin a lane takes longer than its work. */
 const SOFTWARE_TILING: Tiling = {
   ...TILING,
   few: TILING.few.map((tile) => ({ ...tile, wide: [5, 5] as const })),
-  enoughFew: 32,
+  busyShares: 32,
   lanes: 64,
 };
 
@@ -119,11 +124,15 @@ const EMBED_LANES = 64;
 const SWIGLU_LANES = 64;
 const MOST_GROUPS = 65535;
 
-/** How products compute: each workgroup normalises its few rows, rows are normalised before, or made 16-bit tiles for both others. */
-type Kind = "few" | "many" | "halves" | "matrix";
+/** How products compute. */
+type Kind =
+  | "few" // each workgroup normalises its few rows
+  | "many" // rows are normalised before
+  | "halves" // in 16-bit arithmetic, of rows as 16-bit tiles
+  | "matrix"; // by subgroup matrices, of rows as 16-bit tiles
 
 /** Rows of a forward at most, and columns: of what products read, and of gates. */
-export interface LinearSizes {
+interface LinearSizes {
   readonly maxRows: number;
   readonly widest: number;
   readonly hiddenDim: number;
@@ -133,9 +142,9 @@ export async function createLinear(
   gpu: Gpu,
   { maxRows, widest, hiddenDim }: LinearSizes,
   kernelClass: "few" | "many" | undefined,
-  tiling: Tiling = gpu.isSoftware ? SOFTWARE_TILING : TILING,
 ): Promise<Linear> {
   const { kernels, limits } = gpu;
+  const tiling = gpu.isSoftware ? SOFTWARE_TILING : TILING;
   const bindingBytes = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
   const unit = await matrixUnit();
   const hasHalves = !unit && (await computesHalves());
@@ -176,66 +185,34 @@ export async function createLinear(
     return gpu.abilities.f16 && (await kernels.tryGet("linear_half", { constants })) !== undefined;
   }
 
-  /** The kernel of a stack's products; they are compiled when first used. */
-  function fewKernel(
-    stack: Stack,
-    { rows, panels }: Work,
-    outputs: number,
-    normed: boolean,
-    gated: boolean,
+  /** A kernel of a stack's products, compiled when first used. */
+  function kernelOf(
+    { layout, products }: Stack,
+    name: string,
+    heads: readonly (string | undefined)[],
+    tile: Constants,
     append: Append | undefined,
   ): Kernel {
-    const kind = 4 * Number(normed) + kindOf(gated, append);
-    return productOf(stack, keyOf(kind, rows, panels, outputs), ({ layout, ragged }) => {
-      const sizes = { LANES: tiling.lanes, ROWS: rows, PANELS: panels, OUTPUTS: outputs, RAGGED: Number(ragged) };
-      const constants = { ...layout.constants, ...sizes, NORM: Number(normed), GATED: Number(gated) };
-      const heads = [layout.head, append && "rotated"];
-      return kernels.now("linear", { heads, constants: { ...constants, ...append?.constants } });
-    });
+    const key = [name, append !== undefined, ...Object.values(tile)].join();
+    let kernel = products.get(key);
+    if (!kernel) {
+      const constants = { ...layout.constants, ...tile, ...append?.constants };
+      kernel = kernels.now(name, { heads: [...heads, append && "rotated"], constants });
+      products.set(key, kernel);
+    }
+    return kernel;
   }
-  function halfKernel(
-    stack: Stack,
-    { rows, panels }: Work,
-    outputs: number,
-    gated: boolean,
-    append: Append | undefined,
-  ): Kernel {
-    const kind = 16 + kindOf(gated, append);
-    return productOf(stack, keyOf(kind, rows, panels, outputs), ({ layout }) => {
-      const heads = [layout.head && "half_unpacked", layout.head, append && "rotated"];
-      const sizes = { LANES: tiling.lanes, PANELS: panels, OUTPUTS: outputs, GATED: Number(gated) };
-      const constants = { ...layout.constants, ...sizes, ...append?.constants };
-      return kernels.now("linear_half", { heads, constants });
-    });
-  }
-  function matrixKernel(stack: Stack, tile: MatrixTile, gated: boolean, append: Append | undefined): Kernel {
-    const { lefts, rights, shares, teams, ahead } = tile;
-    const kind = 8 + kindOf(gated, append);
-    return productOf(stack, keyOf(kind, lefts, rights, shares, teams, ahead), ({ layout }) => {
-      const side = unit?.side === 8 ? "matrix_8" : undefined;
-      const heads = [side, layout.head && "left_unpacked", layout.head, layout.halves, append && "rotated"];
-      const constants = { ...layout.constants, ...matrixSizes(tile), GATED: Number(gated), ...append?.constants };
-      return kernels.now("linear_matrix", { heads, constants });
-    });
-  }
-  const kindOf = (gated: boolean, append: Append | undefined) => (gated ? 1 : append ? 2 : 0);
-  /** One number of several, each below 32. */
-  const keyOf = (...numbers: number[]) => numbers.reduce((key, number) => 32 * key + number, 0);
-  function productOf(stack: Stack, key: number, make: (stack: Stack) => Kernel): Kernel {
-    const made = stack.products.get(key) ?? make(stack);
-    stack.products.set(key, made);
-    return made;
-  }
+
   /**
    * Subgroups that share the columns of a workgroup's outputs, and teams of them. Those that unpack wait for each other at each chunk:
    * no more of them than keep a GPU busy.
    */
   function crew(outputs: number, unpacks: boolean): [shares: number, teams: number] {
     const { side } = unit as MatrixUnit;
-    const isNarrow = outputs / (2 * side) < tiling.enough;
+    const isNarrow = outputs / (2 * side) < tiling.busyGroups;
     if (prompt) return unpacks ? (isNarrow ? [2, 2] : [1, 4]) : isNarrow ? [4, 2] : [2, 4];
     if (!unpacks) return [isNarrow ? 16 : 8, 1];
-    return [Math.min(8, Math.max(1, 2 ** Math.floor(Math.log2((4 * tiling.enough * side) / outputs)))), 1];
+    return [Math.min(8, Math.max(1, 2 ** Math.floor(Math.log2((4 * tiling.busyGroups * side) / outputs)))), 1];
   }
   /** The tile of so many rows; shares and teams follow from the weight alone, so that they change no row's bits. */
   function matrixTile(rows: number, outputs: number, gated: boolean, { layout, tiles }: Stack): MatrixTile {
@@ -244,7 +221,7 @@ export async function createLinear(
     const columns = tiles * layout.tileColumns;
     const unpacks = layout.head !== undefined;
     let [shares, teams] = crew(outputs, unpacks);
-    const isSlim = !prompt && (unpacks ? shares > 1 : outputs / (2 * side) < tiling.least);
+    const isSlim = !prompt && (unpacks ? shares > 1 : outputs / (2 * side) < tiling.slimGroups);
     const lefts = isSlim && !gated ? 1 : 2;
     // Of what is unpacked, four units a lane come beforehand. The sums of four matrices of rows leave little room for loads.
     const units = (ahead: number) => (2 * side * ahead * side * layout.parts) / layout.tileColumns;
@@ -260,16 +237,43 @@ export async function createLinear(
       shares * (teams * sums + unpacked) + 512 <= limits.maxComputeWorkgroupStorageSize;
     while (!fits() && teams > 1) teams /= 2;
     while (!fits() && shares > 1) shares /= 2;
-    return { lefts, rights, shares, teams, ahead };
+    return { LEFTS: lefts, RIGHTS: rights, SHARES: shares, TEAMS: teams, AHEAD: ahead };
   }
-  const matrixSizes = ({ lefts, rights, shares, teams, ahead }: MatrixTile) => ({
-    LEFTS: lefts,
-    RIGHTS: rights,
-    SHARES: shares,
-    TEAMS: teams,
-    AHEAD: ahead,
-    SUBGROUP: unit?.subgroup ?? 1,
-  });
+  function matrixWork(rows: number, span: Span, append: Append | undefined): Work {
+    const { side, subgroup } = unit as MatrixUnit;
+    const { stack, gated } = span;
+    const { head, halves } = stack.layout;
+    const tile = matrixTile(rows, outputsOf(span), gated, stack);
+    const heads = [side === 8 ? "matrix_8" : undefined, head && "left_unpacked", head, halves];
+    const constants = { ...tile, SUBGROUP: subgroup, GATED: Number(gated) };
+    const kernel = kernelOf(stack, "linear_matrix", heads, constants, append);
+    const { LEFTS, RIGHTS, TEAMS } = tile;
+    return { kernel, rows: side * RIGHTS * TEAMS, panels: (side * (gated ? 1 : LEFTS)) / PANEL, shares: 1 };
+  }
+
+  /** Without subgroup matrices. The tile goes by the whole span, so that it changes no row's bits. */
+  function plainWork({ kind, x, norm }: Input, span: Span, append: Append | undefined): Work {
+    const { stack, gated } = span;
+    const { head, tileColumns, parts } = stack.layout;
+    const outputs = outputsOf(span);
+    // A fixed class is one kernel for any number of rows: compilers round the others' sums in ways of their own.
+    const least = kernelClass === "few" ? 1 : kind === "few" ? x.rows : Infinity;
+    const { rows, panels, wide } = tiling.few.find(({ rows }) => rows >= least) ?? tiling.few[tiling.few.length - 1];
+    const isWide = outputs >= wide[tileColumns > 16 ? 1 : 0] * PANEL;
+    const PANELS = isWide ? 4 : gated ? 2 : panels;
+    const busy = Math.min(tiling.busyShares, x.cols / 4);
+    // Beyond it lanes have no tile; and a single panel, or sums of eight rows, are better off with longer reads.
+    const most = Math.min(PANELS === 1 || rows === 8 ? 2 : 4, (stack.tiles * parts * PANEL) / tiling.lanes);
+    let shares = 1;
+    while (2 * shares <= most && shares * outputs < busy * PANEL) shares *= 2;
+    const tile = { LANES: tiling.lanes, PANELS, OUTPUTS: PANEL / shares, GATED: Number(gated) };
+    const normed = { ROWS: rows, RAGGED: Number(stack.ragged), NORM: Number(norm !== undefined) };
+    const kernel =
+      kind === "halves"
+        ? kernelOf(stack, "linear_half", [head && "half_unpacked", head], tile, append)
+        : kernelOf(stack, "linear", [head], { ...tile, ...normed }, append);
+    return { kernel, rows, panels: gated ? PANELS / 2 : PANELS, shares };
+  }
 
   async function stackOf(of: readonly Weight[]): Promise<GpuWeight[]> {
     const [{ name, type, cols }] = of;
@@ -304,7 +308,7 @@ export async function createLinear(
     }
     const tiles = tilesOf(layout, cols);
     const ragged = cols % layout.tileColumns !== 0;
-    const products = new Map<number, Kernel>();
+    const products = new Map<string, Kernel>();
     const stack: Stack = { layout, parts, panelUnits: units, tiles, ragged, packer, embed, products };
     let firstPanel = 0;
     return of.map((weight) => {
@@ -356,22 +360,6 @@ export async function createLinear(
    */
   const inHalves = (): Kind => (usual === "many" && hasHalves ? "halves" : usual);
 
-  /** norm(x), or x, in the form that products of many rows read. */
-  function readable(kind: Kind, x: GpuTensor, norm: Norm | undefined): GpuTensor {
-    const weight = norm?.weight as GpuTensor | undefined;
-    const eps = floatBits(norm?.eps ?? 0);
-    if (x.form.tiles || (kind === "many" && !weight)) return x;
-    const made: GpuTensor = { ...x, buffer: between, first: 0, column: 0, stride: strideOf(x.cols) };
-    if (kind !== "many") {
-      const sizes = [placeOf(x) / 4, x.stride / 4, x.cols, eps];
-      gpu.run(tiled[weight ? 1 : 0], [x.buffer, weight?.buffer ?? x.buffer, between], sizes, x.rows);
-    } else if (weight) {
-      const sizes = [x.cols, placeOf(x), x.stride, 0, made.stride, eps];
-      gpu.run(rmsNorm, [x.buffer, weight.buffer, between], sizes, 1, x.rows);
-    }
-    return made;
-  }
-
   /** Consecutive weights of one stack: their panels, the results of a row, and where the first of them goes. */
   interface Span {
     readonly stack: Stack;
@@ -387,6 +375,9 @@ export async function createLinear(
     const { stack, firstPanel, rows } = weight as GpuWeight;
     return { stack, firstPanel, panels: Math.ceil(rows / PANEL), outputs: rows, out: out as GpuTensor, gated };
   };
+
+  /** Of a gate up's too. */
+  const outputsOf = ({ panels, gated }: Span) => panels * PANEL * (gated ? 2 : 1);
 
   /** The span's panels in each buffer, and the first one's column. */
   function* partsOf({ stack, firstPanel, panels }: Span) {
@@ -410,58 +401,42 @@ export async function createLinear(
     readonly norm?: Norm;
   }
 
-  /** out = or += x · Wᵀ, or gate and up joined. */
-  function product({ kind, x, norm }: Input, span: Span, add: 0 | 1, append?: Append): void {
-    const { stack, out, gated } = span;
-    const { rows } = x;
-    const all = span.panels * PANEL * (gated ? 2 : 1); // outputs
-    for (const { buffer, panel, panels, column } of partsOf(span)) {
-      const outputs = panels * PANEL;
-      const weights = [panel, panels, panel + panels, stack.panelUnits, stack.tiles, add];
-      const place = [placeOf(out) + column, out.stride, span.outputs - column];
-      const toTiles = gated && kind === "matrix" ? [0, Math.ceil(out.cols / 16), place[2]] : place;
-      const ofTiles = [rows, Math.ceil(x.cols / 16), ...toTiles, ...weights];
-      const appended = append?.buffers ?? [];
-      if (kind === "matrix" && unit) {
-        const tile = matrixTile(rows, all, gated, stack);
-        const across = Math.ceil(rows / (unit.side * tile.rights * tile.teams));
-        const bindings = [buffer, x.buffer, out.buffer, ...appended];
-        const kernel = matrixKernel(stack, tile, gated, append);
-        gpu.run(kernel, bindings, ofTiles, across, Math.ceil(outputs / (unit.side * (gated ? 1 : tile.lefts))));
-      } else {
-        // A fixed class is one kernel for any number of rows: compilers round the others' sums in ways of their own.
-        const least = kernelClass === "few" ? 1 : kind === "few" ? rows : Infinity;
-        const found = tiling.few.find((tile) => tile.rows >= least) ?? tiling.few[tiling.few.length - 1];
-        // By the whole weight, so that it changes no bits.
-        const isWide = all >= found.wide[stack.layout.tileColumns > 16 ? 1 : 0] * PANEL;
-        const tile = { rows: found.rows, panels: isWide ? 4 : gated ? 2 : found.panels };
-        const atOnce = gated ? tile.panels / 2 : tile.panels;
-        const enough = Math.min(tiling.enoughFew, x.cols / 4);
-        // Beyond it lanes have no tile; and a single panel, or sums of eight rows, are better off with longer reads.
-        const shares = tile.panels === 1 || tile.rows === 8 ? 2 : 4;
-        const most = Math.min(shares, (stack.tiles * stack.layout.parts * PANEL) / tiling.lanes);
-        let share = 1; // of a panel
-        while (2 * share <= most && share * all < enough * PANEL) share *= 2;
-        const groups = [Math.ceil(rows / tile.rows), Math.ceil(panels / atOnce) * share];
-        if (kind === "halves") {
-          const kernel = halfKernel(stack, tile, PANEL / share, gated, append);
-          gpu.run(kernel, [buffer, x.buffer, out.buffer, ...appended], ofTiles, groups[0], groups[1]);
-          continue;
-        }
-        const sizes = [rows, placeOf(x) / 4, x.stride / 4, x.cols, floatBits(norm?.eps ?? 0), ...place, ...weights];
-        const by = (norm?.weight as GpuTensor | undefined)?.buffer ?? x.buffer;
-        const kernel = fewKernel(stack, tile, PANEL / share, norm !== undefined, gated, append);
-        gpu.run(kernel, [buffer, x.buffer, by, out.buffer, ...appended], sizes, groups[0], groups[1]);
-      }
+  /** x as products of a kind read it: as it is, or normalised or as tiles in `between`. */
+  function input(kind: Kind, from: Tensor, norm: Norm | undefined): Input {
+    const x = from as GpuTensor;
+    if (kind === "few") return { kind, x, norm };
+    const weight = norm?.weight as GpuTensor | undefined;
+    const eps = floatBits(norm?.eps ?? 0);
+    if (x.form.tiles || (kind === "many" && !weight)) return { kind, x };
+    const made: GpuTensor = { ...x, buffer: between, first: 0, column: 0, stride: strideOf(x.cols) };
+    if (kind !== "many") {
+      const sizes = [placeOf(x) / 4, x.stride / 4, x.cols, eps];
+      gpu.run(tiled[weight ? 1 : 0], [x.buffer, weight?.buffer ?? x.buffer, between], sizes, x.rows);
+    } else if (weight) {
+      const sizes = [x.cols, placeOf(x), x.stride, 0, made.stride, eps];
+      gpu.run(rmsNorm, [x.buffer, weight.buffer, between], sizes, 1, x.rows);
     }
-    out.form.tiles = gated && kind === "matrix";
+    return { kind, x: made };
   }
 
-  /** x as products of a kind read it, and the norm that is left to them. */
-  function input(kind: Kind, x: Tensor, norm: Norm | undefined): Input {
-    const from = x as GpuTensor;
-    if (kind === "few") return { kind, x: from, norm };
-    return { kind, x: readable(kind, from, norm) };
+  /** out = or += x · Wᵀ, or gate and up joined. */
+  function product(from: Input, span: Span, add: 0 | 1, append?: Append): void {
+    const { kind, x, norm } = from;
+    const { stack, out, outputs, gated } = span;
+    const work = kind === "matrix" ? matrixWork(x.rows, span, append) : plainWork(from, span, append);
+    const readsTiles = kind === "matrix" || kind === "halves";
+    out.form.tiles = gated && kind === "matrix";
+    const by = (norm?.weight as GpuTensor | undefined)?.buffer ?? x.buffer;
+    const eps = floatBits(norm?.eps ?? 0);
+    const reads = readsTiles ? [x.rows, Math.ceil(x.cols / 16)] : [x.rows, placeOf(x) / 4, x.stride / 4, x.cols, eps];
+    for (const { buffer, panel, panels, column } of partsOf(span)) {
+      const place = out.form.tiles ? [0, Math.ceil(out.cols / 16)] : [placeOf(out) + column, out.stride];
+      const weights = [panel, panels, panel + panels, stack.panelUnits, stack.tiles, add];
+      const bindings = [buffer, x.buffer, ...(readsTiles ? [] : [by]), out.buffer, ...(append?.buffers ?? [])];
+      const sizes = [...reads, ...place, outputs - column, ...weights];
+      const up = Math.ceil(panels / work.panels) * work.shares;
+      gpu.run(work.kernel, bindings, sizes, Math.ceil(x.rows / work.rows), up);
+    }
   }
 
   function products(
@@ -505,7 +480,7 @@ export async function createLinear(
     upload,
     begin(rows, decoding) {
       prompt = !decoding;
-      const mostFew = unit ? tiling.mostFew : tiling.few[tiling.few.length - 1].rows;
+      const mostFew = unit ? tiling.mostFewRows : tiling.few[tiling.few.length - 1].rows;
       const few = kernelClass ? kernelClass === "few" : decoding && rows <= mostFew;
       usual = few ? "few" : unit ? "matrix" : "many";
       return usual === "matrix";
@@ -523,7 +498,6 @@ export async function createLinear(
       to.form.tiles = false;
     },
     linear: products,
-    linearAppend: products,
     unembed: (x, norm, table, out) => product(input(usual, x, norm), spanOf(table, out), 0),
     linearGated(x, norm, gate, up, out) {
       const from = input(inHalves(), x, norm);
