@@ -49,10 +49,13 @@ export const WASM_BYTES = 2 ** 32 - 2 ** 16;
 const NOT_FINITE = -1;
 const NO_TOKEN = -2;
 
+const at = (x: Tensor) => (x as CpuTensor).at;
+
 /** A CPU backend over a fresh instance of cpu.wasm; at most `memoryLimit` bytes. */
 export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = WASM_BYTES): Backend {
   const { dim, hiddenDim, nLayers, nHeads, nKvHeads, headDim, ropeDim, vocab } = shape;
   const group = nHeads / nKvHeads;
+  const heads = [nHeads, nKvHeads, headDim] as const;
   const limit = Math.min(memoryLimit, WASM_BYTES);
   const BLOCK = cpu.BLOCK.value;
   const layerBytes = cpu.kvLayerBytes(nKvHeads, headDim);
@@ -237,9 +240,9 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = WAS
     },
 
     embed(table, batch, out) {
-      const { at, type, cols } = table as CpuWeight;
+      const { type, cols } = table;
       const { ids, rows } = batch as CpuBatch;
-      cpu.embed(at, typeId(type), ids, (out as CpuTensor).at, rows, cols, scratch);
+      cpu.embed((table as CpuWeight).at, typeId(type), ids, at(out), rows, cols, scratch);
     },
     unembed: (x, norm, table, out) => product(normalised(x, norm), table, out, 0),
     linear(x, norm, weights, outs) {
@@ -253,18 +256,17 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = WAS
       const ups = scratchRows("up", x.rows, up.rows);
       product(from, gate, out, 0);
       product(from, up, ups, 0);
-      cpu.swiglu((out as CpuTensor).at, ups.at, out.rows * out.cols);
+      cpu.swiglu(at(out), ups.at, out.rows * out.cols);
     },
     linearAdd: (x, weight, out) => product(x, weight, out, 1),
     rmsNorm: (x, norm) => normalise(x, norm, x),
     addBias(x, bias) {
-      cpu.addBias((x as CpuTensor).at, (bias as CpuTensor).at, x.rows, x.cols);
+      cpu.addBias(at(x), at(bias), x.rows, x.cols);
     },
     ropeAppend(q, k, v, layer, batch) {
       const { turns, slots, rows } = batch as CpuBatch;
       const halves = shape.ropePairs === "halves" ? 1 : 0;
-      const [qAt, kAt, vAt] = [q, k, v].map((x) => (x as CpuTensor).at);
-      cpu.ropeAppend(qAt, kAt, vAt, turns, slots, layer * layerBytes, rows, nHeads, nKvHeads, headDim, ropeDim, halves);
+      cpu.ropeAppend(at(q), at(k), at(v), turns, slots, layer * layerBytes, rows, ...heads, ropeDim, halves);
     },
     linearRopeAppend(x, norm, weights, qkv, layer, batch) {
       this.linear(x, norm, weights, qkv);
@@ -272,85 +274,29 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = WAS
     },
     attendPrefill(q, layer, batch, out) {
       const { context, ctxLen, rows } = batch as CpuBatch;
-      const [qAt, outAt] = [(q as CpuTensor).at, (out as CpuTensor).at];
-      cpu.attendPrefill(
-        qAt,
-        context,
-        ctxLen,
-        layer * layerBytes,
-        outAt,
-        lseScratch(),
-        rows,
-        nHeads,
-        nKvHeads,
-        headDim,
-        scratch,
-      );
+      cpu.attendPrefill(at(q), context, ctxLen, layer * layerBytes, at(out), lseScratch(), rows, ...heads, scratch);
     },
     attendContext(q, layer, batch, states) {
       const { context, ctxLen, rows } = batch as CpuBatch;
       const { values, lse } = states as CpuStates;
-      cpu.attendContext(
-        (q as CpuTensor).at,
-        context,
-        ctxLen,
-        layer * layerBytes,
-        values,
-        lse,
-        rows,
-        nHeads,
-        nKvHeads,
-        headDim,
-        scratch,
-      );
+      cpu.attendContext(at(q), context, ctxLen, layer * layerBytes, values, lse, rows, ...heads, scratch);
     },
     attendDecode(q, layer, batch, states) {
       const { tails, tailStride, decLens, rows } = batch as CpuBatch;
       const { values, lse } = states as CpuStates;
       // The second part follows the first directly, for as many rows as the batch has.
-      const valuesAt = values + rows * nHeads * headDim * 4;
-      const lseAt = lse + rows * nHeads * 4;
-      const offset = layer * layerBytes;
-      cpu.attendDecode(
-        (q as CpuTensor).at,
-        tails,
-        tailStride,
-        decLens,
-        offset,
-        valuesAt,
-        lseAt,
-        rows,
-        nHeads,
-        nKvHeads,
-        headDim,
-        scratch,
-      );
+      const second = [values + rows * nHeads * headDim * 4, lse + rows * nHeads * 4] as const;
+      cpu.attendDecode(at(q), tails, tailStride, decLens, layer * layerBytes, ...second, rows, ...heads, scratch);
     },
     mergeStates(states, batch, out) {
       const { values, lse } = states as CpuStates;
-      cpu.mergeStates(values, lse, (out as CpuTensor).at, 2, batch.rows * nHeads, headDim);
+      cpu.mergeStates(values, lse, at(out), 2, batch.rows * nHeads, headDim);
     },
     attendOnePart(q, layer, batch, out) {
       const { context, ctxLen, tails, tailStride, decLens, rows } = batch as CpuBatch;
-      const [qAt, outAt] = [(q as CpuTensor).at, (out as CpuTensor).at];
-      const states = scratch + attendBytes;
-      const offset = layer * layerBytes;
-      cpu.attendOnePart(
-        qAt,
-        context,
-        ctxLen,
-        tails,
-        tailStride,
-        decLens,
-        offset,
-        outAt,
-        rows,
-        nHeads,
-        nKvHeads,
-        headDim,
-        states,
-        scratch,
-      );
+      const [offset, states] = [layer * layerBytes, scratch + attendBytes];
+      const both = [context, ctxLen, tails, tailStride, decLens] as const;
+      cpu.attendOnePart(at(q), ...both, offset, at(out), rows, ...heads, states, scratch);
     },
     // Two parts won at every n from 2 on and every prompt from 256 tokens on, and one sample costs the same either way
     // (docs/performance-cpu.md, attention alone).
