@@ -61,7 +61,7 @@ export function createChatTemplate(
       checkMessages(messages);
       // Control tokens' texts inside messages are fenced with two noncharacters that the messages do not contain; the fences
       // survive the template's trimming and comparing, and show afterwards what is plain text.
-      const [open, close] = fences(JSON.stringify([messages, tools ?? null]));
+      const [open, close] = fences(textOf(messages) + textOf(tools ?? null));
       const fence = <T>(value: T): T => mapTexts(value, (text) => fenced(text, open, close)) as T;
       let text: string;
       try {
@@ -96,6 +96,15 @@ function checkMessages(messages: readonly Message[]): void {
       if (typeof got !== "string") fail("option", `messages[${i}].${field} is ${typeof got}, expected a string`);
     }
   });
+}
+
+/** All that messages or tools contain. Errors: `option` for what is no JSON. */
+function textOf(value: unknown): string {
+  try {
+    return JSON.stringify(value);
+  } catch (cause) {
+    return fail("option", `messages: ${(cause as Error).message}, expected what JSON can hold`, { cause });
+  }
 }
 
 /** Two of Unicode's 32 noncharacters U+FDD0 … U+FDEF that the text lacks. */

@@ -35,6 +35,8 @@ async function main(argv: readonly string[], signal: AbortSignal): Promise<numbe
     const source = args.model ?? env.FURCATE_MODEL;
     const isMaze = args.command === "maze" || (args.command === "demo" && !source && args.file === undefined);
     if (isMaze) {
+      const { seed = 0 } = args.generate;
+      if (seed < 0 || seed > MOST_MAZE) throw new UsageError(`--seed ${seed}: mazes have seeds from 0 to ${MOST_MAZE}`);
       const text = args.file === undefined ? undefined : await promptText(args, signal);
       await runMaze(args.model ?? MAZE_MODEL, args, text, signal);
     } else if (args.command === "serve") await serve(source ?? MAZE_MODEL, args, signal);
@@ -53,6 +55,7 @@ function version(): string {
 
 // ---------------------------------------------------------------------------------------------- models
 
+const MOST_MAZE = 2 ** 32 - 1;
 /** Comes with the package. */
 const PACKAGE = new URL("..", import.meta.url);
 const MAZE_MODEL = fileURLToPath(new URL("models/maze.gguf", PACKAGE));
@@ -153,7 +156,7 @@ async function promptText({ file, prompt = "" }: Arguments, signal: AbortSignal)
   if (file === undefined) return prompt;
   if (file === "-") return readAll(addAbortSignal(signal, stdin));
   try {
-    return readFileSync(file, "utf8");
+    return new TextDecoder().decode(readFileSync(file)); // without a byte order mark, as from standard input
   } catch (cause) {
     throw new FurcateError("option", `--file: ${(cause as Error).message}`, { cause });
   }
@@ -231,7 +234,7 @@ function explain(error: unknown): number {
   const message = error instanceof Error ? error.message : String(error);
   const known = usage || error instanceof FurcateError;
   stderr.write(
-    `furcate: ${known ? "" : "unexpected error: "}${harmless(message)}${usage ? " (see furcate --help)" : ""}\n`,
+    `furcate: ${known ? "" : "unexpected error: "}${harmless(message.replace(/\s*\n\s*/g, " "))}${usage ? " (see furcate --help)" : ""}\n`,
   );
   if (env.FURCATE_DEBUG && error instanceof Error) stderr.write(`${error.stack}\n`);
   return usage ? 2 : 1;
@@ -250,8 +253,12 @@ for (const [name, status] of [
     abort.abort();
   });
 }
-// A reader that has seen enough, such as head, is no failure.
-stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : 1));
+// A reader that has seen enough, such as head, is no failure; and figures that nobody reads are no reason to lose an answer.
+stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") stderr.write(`furcate: standard output: ${error.message}\n`);
+  process.exit(error.code === "EPIPE" ? 0 : 1);
+});
+stderr.on("error", () => {});
 
 try {
   process.exitCode = await main(process.argv.slice(2), abort.signal);

@@ -26,6 +26,15 @@ export class FurcateError extends Error {
   }
 }
 
+/** A value as an error message shows it, short: a text in quotes, so that it is not taken for a number. */
+export function show(value: unknown): string {
+  if (typeof value === "object" && value !== null) return Array.isArray(value) ? "an array" : "an object";
+  if (typeof value === "function") return "a function";
+  const text =
+    typeof value === "string" ? JSON.stringify(value) : typeof value === "bigint" ? `${value}n` : String(value);
+  return text.length > 80 ? `${text.slice(0, 79)}…` : text;
+}
+
 /** Shorthand for `throw new FurcateError`, usable as an expression. */
 export function fail(code: ErrorCode, message: string, options?: ErrorOptions): never {
   throw new FurcateError(code, message, options);

@@ -7,7 +7,7 @@ import { createCache } from "./cache.ts";
 import { type ChatTemplate, createChatTemplate } from "./chat.ts";
 import { type ModelConfig, readConfig } from "./config.ts";
 import { createCpuBackend, WASM_BYTES } from "./cpu/backend.ts";
-import { FurcateError, fail } from "./errors.ts";
+import { FurcateError, fail, show } from "./errors.ts";
 import { type Gguf, getCount, getString, readGguf, type TensorInfo } from "./formats/gguf.ts";
 import type { Device, Engine } from "./generate.ts";
 import { createForward } from "./model.ts";
@@ -54,12 +54,14 @@ export function checkLoadOptions(options: LoadOptions): void {
   const { backend = "auto", cache = true, worker = false } = options;
   checkSignal(options.signal);
   if (!["auto", "webgpu", "wasm"].includes(backend)) {
-    fail("option", `backend is ${JSON.stringify(backend)}, expected "auto", "webgpu" or "wasm"`);
+    fail("option", `backend is ${show(backend)}, expected "auto", "webgpu" or "wasm"`);
   }
   if (options.device && backend === "wasm")
     fail("option", "backend is wasm, but a device is given: expected one of them");
   for (const [name, value] of Object.entries({ cache, worker }))
-    if (typeof value !== "boolean") fail("option", `${name} is ${value}, expected true or false`);
+    if (typeof value !== "boolean") fail("option", `${name} is ${show(value)}, expected true or false`);
+  if (options.onProgress !== undefined && typeof options.onProgress !== "function")
+    fail("option", `onProgress is ${show(options.onProgress)}, expected a function`);
   whole(options.memoryLimit, "memoryLimit", 1);
   whole(options.contextLength, "contextLength", 1);
 }

@@ -2,7 +2,7 @@
 // Knows HTTP and the public Model; what bodies mean is in openai/requests.ts, how answers are worded in openai/replies.ts.
 
 import type { HandlerOptions, Model, Stream } from "./api.ts";
-import { FurcateError, fail } from "./errors.ts";
+import { FurcateError, fail, show } from "./errors.ts";
 import { CHAT, COMPLETION, choicesOf, usageOf, type Wording } from "./openai/replies.ts";
 import { ApiError, type Call, readChat, readCompletion } from "./openai/requests.ts";
 import { refuseUnknown, whole } from "./options.ts";
@@ -83,6 +83,11 @@ export function openAIHandler(model: Model, options: HandlerOptions = {}): (requ
     }
   }
 
+  try {
+    if (typeof cors === "string") new Headers({ "access-control-allow-origin": cors });
+  } catch {
+    fail("option", `cors is ${show(cors)}, expected true, false or an origin`);
+  }
   return async (request) => {
     const id = crypto.randomUUID().replaceAll("-", "");
     const isPreflight = cors !== false && request.method === "OPTIONS";

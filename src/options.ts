@@ -2,7 +2,7 @@
 // Those of sampling alone are checked in sampler.ts.
 
 import type { GenerateOptions } from "./api.ts";
-import { fail } from "./errors.ts";
+import { fail, show } from "./errors.ts";
 import { type Sampling, validateSampling } from "./sampler.ts";
 
 /** Every option of a call, with its value. */
@@ -50,16 +50,16 @@ export function resolveOptions(options: GenerateOptions = {}, vocab: number): Ca
   const { rank, answer, signal } = options;
   const stop = typeof options.stop === "string" ? [options.stop] : (options.stop ?? []);
   if (!Array.isArray(stop) || stop.some((text) => typeof text !== "string" || text === "")) {
-    fail("option", `stop is ${JSON.stringify(options.stop)}, expected a text or a list of texts, none empty`);
+    fail("option", `stop is ${show(options.stop)}, expected a text or a list of texts, none empty`);
   }
   if (rank !== undefined && rank !== "mean-logprob" && rank !== "vote" && typeof rank !== "function") {
-    fail("option", `rank is ${JSON.stringify(rank)}, expected "mean-logprob", "vote" or a function`);
+    fail("option", `rank is ${show(rank)}, expected "mean-logprob", "vote" or a function`);
   }
   if (answer !== undefined && typeof answer !== "function")
-    fail("option", `answer is a ${typeof answer}, expected a function`);
+    fail("option", `answer is ${show(answer)}, expected a function`);
   const attention = options.attention ?? "auto";
   if (!["auto", "two-part", "one-part"].includes(attention)) {
-    fail("option", `attention is ${JSON.stringify(attention)}, expected "auto", "two-part" or "one-part"`);
+    fail("option", `attention is ${show(attention)}, expected "auto", "two-part" or "one-part"`);
   }
   checkSignal(signal);
   return {
@@ -79,7 +79,7 @@ export function resolveOptions(options: GenerateOptions = {}, vocab: number): Ca
 /** Refuses options that nobody knows, so that a misspelt one is not silently ignored. */
 export function refuseUnknown(options: object, known: Readonly<Record<string, true>>, call: string): void {
   if (typeof options !== "object" || options === null)
-    fail("option", `options of ${call} are ${options}, expected an object`);
+    fail("option", `options of ${call} are ${show(options)}, expected an object`);
   for (const name of Object.keys(options)) {
     if (!Object.hasOwn(known, name)) {
       fail("option", `${call} has no option "${name}", expected one of ${Object.keys(known).join(", ")}`);
@@ -100,12 +100,13 @@ export function whole(
 ): number | undefined {
   if (value === undefined) return undefined;
   if (!Number.isSafeInteger(value) || value < least || value > most) {
-    fail("option", `${name} is ${value}, expected a whole number from ${least} to ${most}`);
+    fail("option", `${name} is ${show(value)}, expected a whole number from ${least} to ${most}`);
   }
   return value;
 }
 
 function flag(value: boolean | undefined, name: string): boolean | undefined {
-  if (value !== undefined && typeof value !== "boolean") fail("option", `${name} is ${value}, expected true or false`);
+  if (value !== undefined && typeof value !== "boolean")
+    fail("option", `${name} is ${show(value)}, expected true or false`);
   return value;
 }

@@ -95,24 +95,21 @@ export function createQueue(): Queue {
     signal?.throwIfAborted();
     const job: Job = { beats: 0, busy: false, over: false, wake() {} };
     jobs.push(job);
-    const abort = () => {
+    return unlessAborted(run(job, begin), signal, () => {
       end(job);
       job.wake();
-    };
-    signal?.addEventListener("abort", abort, { once: true });
-    try {
-      return await unlessAborted(run(job, begin), signal);
-    } finally {
-      signal?.removeEventListener("abort", abort);
-    }
+    });
   };
 }
 
-/** A promise's outcome, or the signal's reason as soon as it aborts. */
-export function unlessAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+/** A promise's outcome, or the signal's reason as soon as it aborts; then `onAbort` runs, too. */
+export function unlessAborted<T>(work: Promise<T>, signal: AbortSignal | undefined, onAbort = () => {}): Promise<T> {
   if (!signal) return work;
   return new Promise((resolve, reject) => {
-    const abort = () => reject(signal.reason);
+    const abort = () => {
+      onAbort();
+      reject(signal.reason);
+    };
     if (signal.aborted) abort();
     signal.addEventListener("abort", abort, { once: true });
     work.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));

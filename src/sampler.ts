@@ -3,7 +3,7 @@
 
 import type { GenerateOptions } from "./api.ts";
 import type { Candidates, Edits } from "./backend.ts";
-import { FurcateError, fail } from "./errors.ts";
+import { FurcateError, fail, show } from "./errors.ts";
 import { f32, type TextModule, u32 } from "./wasm.ts";
 
 /** Sampling options, checked and complete; meanings as in GenerateOptions. */
@@ -225,12 +225,13 @@ function temperature(value: number | undefined): number {
 
 function biases(given: Record<number, number> | undefined, vocab: number): [number, number][] {
   if (given === undefined) return [];
-  if (given === null || typeof given !== "object") wrong("logitBias", given, "an object from token ids to numbers");
+  if (given === null || typeof given !== "object" || Symbol.iterator in given)
+    wrong("logitBias", given, "an object from token ids to numbers");
   const list: [number, number][] = [];
   for (const [key, bias] of Object.entries(given)) {
     const id = Number(key);
     if (!/^(0|[1-9]\d*)$/.test(key) || id >= vocab)
-      wrong("logitBias", `a bias for ${JSON.stringify(key)}`, `token ids from 0 to ${vocab - 1}`);
+      fail("option", `logitBias has a bias for ${show(key)}, expected token ids from 0 to ${vocab - 1}`);
     range(`logitBias[${id}]`, bias, 0, -1e6, 1e6, "from -1000000 to 1000000");
     if (bias !== 0) list.push([id, bias]);
   }
@@ -260,7 +261,5 @@ function whole(name: string, value: unknown, otherwise: number, low: number, hig
 }
 
 function wrong(name: string, got: unknown, expected: string): never {
-  const shown =
-    typeof got === "string" ? got : typeof got === "bigint" ? `${got}n` : (JSON.stringify(got) ?? String(got));
-  fail("option", `${name} is ${typeof got === "number" ? String(got) : shown}, expected ${expected}`);
+  fail("option", `${name} is ${show(got)}, expected ${expected}`);
 }

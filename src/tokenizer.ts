@@ -2,8 +2,8 @@
 // encoded. Knows TokenizerData, whichever file it came from; the cutting and merging itself is in assembly/text.
 
 import type { Tokenizer } from "./api.ts";
-import { fail } from "./errors.ts";
-import { type AddedToken, type NormalizeStep, show, type TokenizerData, TokenType } from "./tokenizer/data.ts";
+import { fail, show } from "./errors.ts";
+import { type AddedToken, type NormalizeStep, type TokenizerData, TokenType } from "./tokenizer/data.ts";
 import { normalize } from "./tokenizer/normalize.ts";
 import { packRules } from "./tokenizer/rules.ts";
 import { widen } from "./tokenizer/stripping.ts";
@@ -355,10 +355,12 @@ const newTextDecoder = () => new TextDecoder("utf-8", { ignoreBOM: true });
 
 function checkIds(ids: ArrayLike<number>): Uint32Array {
   if (ids instanceof Uint32Array) return ids;
-  const checked = Uint32Array.from(ids);
-  for (let i = 0; i < checked.length; i++)
-    if (checked[i] !== ids[i]) fail("option", `decode: id ${i} is ${show(ids[i])}, expected a token id`);
-  return checked;
+  if (typeof ids !== "object" || ids === null)
+    fail("option", `decode: the ids are ${show(ids)}, expected a list of them`);
+  for (let i = 0; i < ids.length; i++)
+    if (!Number.isInteger(ids[i]) || ids[i] < 0 || ids[i] > 0xffff_ffff)
+      fail("option", `decode: id ${i} is ${show(ids[i])}, expected a token id`);
+  return Uint32Array.from(ids);
 }
 
 function concat(parts: readonly Uint32Array[]): Uint32Array {

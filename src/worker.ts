@@ -173,12 +173,7 @@ function openLine(worker: Worker) {
         open.delete(id);
         post({ id, do: "abort" });
       };
-      signal?.addEventListener("abort", abort, { once: true });
-      try {
-        return await unlessAborted(answer, signal);
-      } finally {
-        signal?.removeEventListener("abort", abort);
-      }
+      return unlessAborted(answer, signal, abort);
     },
   };
 }

@@ -464,6 +464,18 @@ test("a reader that stops early is no failure", async () => {
   assert.is(/EPIPE/.test(stderr), false);
 });
 
+test("an answer is printed though nobody reads the figures", async () => {
+  const args = ["generate", "-m", MODEL, "-n", "2", "--seed=-1", "--max-tokens", "5", "--ignore-eos", "the"];
+  const child = spawn(process.execPath, [CLI, ...args], { env: { PATH: process.env.PATH }, timeout: 20_000 });
+  child.stderr.destroy();
+  let stdout = "";
+  child.stdout.on("data", (chunk) => {
+    stdout += chunk;
+  });
+  assert.is(await new Promise((resolve) => child.on("close", resolve)), 0);
+  assert.match(stdout, /#2/);
+});
+
 // ---------------------------------------------------------------------------------------------- its parts
 
 test("arguments: values arrive under the names of the API", () => {

@@ -361,6 +361,7 @@ test("wrong options are errors that name them", async () => {
     ["logitBias", { x: 1 }],
     ["logitBias", { 5: NaN }],
     ["logitBias", 5],
+    ["logitBias", new Map([[5, 1]])],
     ["seed", 0.5],
     ["seed", 2 ** 53],
     ["stop", 5],
@@ -382,6 +383,8 @@ test("wrong options are errors that name them", async () => {
     await rejects(() => model.generate("a", options), "option", new RegExp(name), what);
     await rejects(() => model.stream("a", options).result, "option", new RegExp(name), `stream, ${what}`);
   }
+  for (const name of ["n", "temperature", "ignoreEos"])
+    await rejects(() => model.generate("a", { [name]: "1" }), "option", /is "1", expected/, "a text is shown as one");
   await rejects(() => model.score("a", { top: 1 } as object), "option", /top/);
   await rejects(() => model.score("a", { logprobs: -1 }), "option", /logprobs/);
   await rejects(() => model.prefill("a", { n: 1 } as object), "option", /"n"/);

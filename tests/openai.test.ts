@@ -457,8 +457,35 @@ test("CORS: pages of other origins ask first, and are let in where the option sa
 });
 
 test("wrong options of the handler are errors", async () => {
-  for (const options of [{ maxQueue: -1 }, { maxBodyBytes: 0.5 }, { cors: 1 }, { modelId: "" }, { port: 1 }])
+  for (const options of [
+    { maxQueue: -1 },
+    { maxBodyBytes: 0.5 },
+    { cors: 1 },
+    { cors: "日本" },
+    { modelId: "" },
+    { port: 1 },
+  ])
     await rejects(() => openAIHandler(model, options as object), "option", new RegExp(Object.keys(options)[0]));
+});
+
+test("what the API takes and furcate does not compute with is as near to it as can be", async () => {
+  const calls: GenerateOptions[] = [];
+  const spied = clientOf(openAIHandler(spyOn(model, calls), { modelId: "random" }));
+  await spied.chat.completions.create({ model: "random", messages, max_tokens: 1, top_p: 0, temperature: 1e-7 });
+  assert.equal([calls[0].topP, calls[0].temperature], [Number.MIN_VALUE, 0]);
+});
+
+test("bodies nested ever so deep are refused, and so are such messages", async () => {
+  const nested = `${"[".repeat(20_000)}${"]".repeat(20_000)}`;
+  const handler = openAIHandler(model, { modelId: "random" });
+  for (const [path, body] of [
+    ["completions", `{"model":"random","prompt":${nested}}`],
+    ["chat/completions", `{"model":"random","messages":[{"role":"user","content":"a","extra":${nested}}]}`],
+  ]) {
+    const headers = { "content-type": "application/json" };
+    const response = await handler(new Request(`http://furcate/v1/${path}`, { method: "POST", headers, body }));
+    assert.is(response.status, 400, path);
+  }
 });
 
 test("failures of the model become statuses, and one amid a stream an event", async () => {

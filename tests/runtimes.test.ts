@@ -56,6 +56,18 @@ test("Node", async () => {
   check(await smoke(pathToFileURL(bundle).href, bytes));
 });
 
+test("where WebAssembly is not compiled, the error says what would help", async () => {
+  const program = `await fetch("data:,"); // Node compiles a module of its own for it
+    WebAssembly.compile = () => Promise.reject(new WebAssembly.CompileError("as the policy says"));
+    const { load } = await import(${JSON.stringify(pathToFileURL(bundle).href)});
+    await load(process.argv[1]).catch(({ code, message }) => console.log(code, message));`;
+  const file = join(await mkdtemp(join(tmpdir(), "furcate-")), "model.gguf");
+  await writeFile(file, bytes);
+  const { stdout } = await promisify(execFile)(process.execPath, ["--input-type=module", "-e", program, file]);
+  await rm(file);
+  assert.match(stdout, /^unsupported .*as the policy says.*wasm-unsafe-eval.*option wasm/);
+});
+
 test("Deno, with permission to read and nothing else", async () => {
   const deno = join(createRequire(import.meta.url).resolve("deno/package.json"), "../bin.cjs");
   const folder = await mkdtemp(join(tmpdir(), "furcate-"));

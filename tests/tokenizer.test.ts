@@ -117,6 +117,7 @@ test("ids beyond the vocabulary decode to nothing; what is no id is refused", as
   assert.is(tokenizer.tokenText(50_257), "");
   for (const id of [-1, 0.5, Number.NaN, 2 ** 32, "a" as unknown as number])
     refuses("option", () => tokenizer.decode([15496, id]), String(id));
+  for (const ids of [undefined, null, 5, [5n]]) refuses("option", () => tokenizer.decode(ids as never), String(ids));
   assert.is(tokenizer.decode([]), "");
 });
 

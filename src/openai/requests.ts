@@ -147,8 +147,8 @@ function readShared(body: Body): Omit<Call, "prompts"> {
   const options: GenerateOptions = {
     n: kept,
     seed: number(body, "seed", Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER, true),
-    temperature: number(body, "temperature", 0, 2),
-    topP: number(body, "top_p", 0, 1),
+    temperature: orLeast(number(body, "temperature", 0, 2), 1e-5, 0),
+    topP: orLeast(number(body, "top_p", 0, 1), Number.MIN_VALUE, Number.MIN_VALUE),
     frequencyPenalty: number(body, "frequency_penalty", -2, 2),
     presencePenalty: number(body, "presence_penalty", -2, 2),
     logitBias: logitBiasOf(body),
@@ -225,6 +225,10 @@ function number(body: Body, name: string, least: number, most: number, whole = f
   throw wrong(body, name, `a ${whole ? "whole " : ""}number${range}`);
 }
 
+/** What lies below the least that furcate computes with, as near to it as it computes: the likeliest token alone. */
+const orLeast = (value: number | undefined, least: number, otherwise: number) =>
+  value !== undefined && value < least ? otherwise : value;
+
 function flag(body: Body, name: string): boolean | undefined {
   const value = body[name];
   if (value === undefined || typeof value === "boolean") return value;
@@ -245,8 +249,16 @@ const wrong = (body: Body, param: string, expected: string) =>
 
 const missing = (param: string) => new ApiError(400, `"${param}" is missing`, "missing_required_parameter", param);
 
+function jsonOf(value: unknown): string | undefined {
+  try {
+    return JSON.stringify(value);
+  } catch {
+    return "nested too deeply"; // though it could be parsed
+  }
+}
+
 /** A value as an error shows it, cut to a size. */
 function show(value: unknown): string {
-  const text = JSON.stringify(value) ?? "missing";
+  const text = jsonOf(value) ?? "missing";
   return text.length > 100 ? `${text.slice(0, 100)}…` : text;
 }

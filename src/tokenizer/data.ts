@@ -1,7 +1,7 @@
 // What a tokenizer is made from, whichever file it came from: the neutral description that gguf.ts and json.ts produce and
 // createTokenizer takes. Types, and the checks that both readers share.
 
-import { fail } from "../errors.ts";
+import { fail, show } from "../errors.ts";
 import type { RuleName } from "./rules.ts";
 
 export interface TokenizerData {
@@ -124,10 +124,4 @@ export function checkId(value: unknown, size: number, what: string): number {
   if (typeof id !== "number" || !Number.isInteger(id) || id < 0 || id >= size)
     fail("format", `${what} is ${show(value)}, expected the id of one of the ${size} tokens`);
   return id;
-}
-
-/** A value for an error message, short. */
-export function show(value: unknown): string {
-  const text = typeof value === "string" ? JSON.stringify(value) : Array.isArray(value) ? "an array" : String(value);
-  return text.length > 80 ? `${text.slice(0, 79)}…` : text;
 }

@@ -1,6 +1,6 @@
 // The tokenizer part of a GGUF's metadata -> TokenizerData. Knows the keys tokenizer.ggml.*; nothing of how the file is read.
 
-import { fail } from "../errors.ts";
+import { fail, show } from "../errors.ts";
 import {
   type AddedToken,
   checkId,
@@ -9,7 +9,6 @@ import {
   MOST_MERGES,
   MOST_TOKENS,
   type NormalizeStep,
-  show,
   type TokenizerData,
   TokenType,
 } from "./data.ts";

@@ -1,7 +1,7 @@
 // A Hugging Face tokenizer.json of the BPE kind -> TokenizerData. Knows that file's fields; what it does not know how to follow to
 // the letter, it refuses.
 
-import { fail } from "../errors.ts";
+import { fail, show } from "../errors.ts";
 import {
   type AddedToken,
   checkId,
@@ -10,7 +10,6 @@ import {
   MOST_MERGES,
   MOST_TOKENS,
   type NormalizeStep,
-  show,
   type TokenizerData,
   TokenType,
 } from "./data.ts";
