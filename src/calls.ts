@@ -1,10 +1,10 @@
 // What a model is asked to do with ids, and how an engine in this thread does it: each call in its turn, on a device that works.
-// The same interface stands before an engine in a worker. Knows nothing of prompts as text.
+// The same interface stands before an engine in a worker. Ids are those of prompts that were checked. Knows nothing of prompts as text.
 
 import type { Choice, Result, Score } from "./api.ts";
 import type { Cache, Path } from "./cache.ts";
 import { fail } from "./errors.ts";
-import { checkPrompt, type Engine, generate, type Listener, prefill, score, trim } from "./generate.ts";
+import { type Engine, generate, type Listener, prefill, score, trim } from "./generate.ts";
 import type { CallOptions } from "./options.ts";
 import { createQueue, type Steps, settled } from "./queue.ts";
 
@@ -59,7 +59,6 @@ export function engineCalls(loaded: Engine): Calls {
     return {
       *renew(engine, signal) {
         if (cache === engine.cache) return;
-        checkPrompt(engine, ids);
         const acquired = engine.cache.acquire(ids);
         try {
           yield* prefill(engine, acquired, ids, signal, 0);

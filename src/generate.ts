@@ -73,7 +73,7 @@ interface Branch {
   readonly tail: Tail;
 }
 
-/** Generates n choices from a prompt, in the order of their index. Errors: `context-length`, `memory`, `disposed`; an abort throws signal.reason. */
+/** Generates n choices from a prompt (1 … contextLength known ids), in the order of their index. Errors: `context-length`, `memory`, `disposed`; an abort throws signal.reason. */
 export function* generate(
   engine: Engine,
   promptIds: Uint32Array,
@@ -83,7 +83,6 @@ export function* generate(
   const { backend, cache, sampler } = engine;
   const { blockTokens } = backend;
   const { n, sampling, signal } = options;
-  checkPrompt(engine, promptIds);
   const watch = stopwatch();
   const path = cache.acquire(promptIds);
   const samples: Sample[] = Array.from({ length: n }, (_, index) => ({
@@ -348,7 +347,6 @@ export function* score(
   top: number | undefined,
   signal: AbortSignal | undefined,
 ): Steps<Score> {
-  checkPrompt(engine, ids);
   const { backend, cache, tokenizer } = engine;
   const logprobs = new Float64Array(ids.length - 1);
   const tops: TokenLogprob["top"][] = [];
@@ -433,18 +431,6 @@ function* reserve({ backend, cache }: Engine, blocks: number): Steps<void> {
 export function trim({ backend, cache }: Engine): void {
   const excess = cache.counts().cached - Math.floor(KEPT_BYTES / backend.blockBytes);
   if (excess > 0) cache.evict(excess);
-}
-
-/** Refuses what cannot be prefilled. Errors: `option`, `context-length`. */
-export function checkPrompt({ config, contextLength }: Engine, ids: Uint32Array): void {
-  if (ids.length === 0) fail("option", "the prompt is empty: expected at least one token");
-  if (ids.length > contextLength) {
-    fail("context-length", `the prompt has ${ids.length} tokens, but the context holds ${contextLength}`);
-  }
-  const unknown = ids.findIndex((id) => id >= config.vocab);
-  if (unknown >= 0) {
-    fail("option", `prompt[${unknown}] is token ${ids[unknown]}, expected ids below ${config.vocab}`);
-  }
 }
 
 function describe(tokenizer: ModelTokenizer, id: number, logprob: number, top: readonly Drawn[]): TokenLogprob {

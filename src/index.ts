@@ -114,7 +114,7 @@ function createModel({ calls, info, tokenizer, chatTemplate, workerFallback }: P
   ): Promise<Result> {
     open();
     const call = resolveOptions(options, info.vocabSize);
-    const result = await calls.generate(ids(), call, listener, held);
+    const result = await calls.generate(checkPrompt(info, ids()), call, listener, held);
     if (workerFallback) result.stats.workerFallback = workerFallback;
     // When its turn is over: a ranking may well ask the model something.
     if (call.rank) await unlessAborted(rankChoices(result.choices, call.rank, call.answer), call.signal);
@@ -140,7 +140,7 @@ function createModel({ calls, info, tokenizer, chatTemplate, workerFallback }: P
       const top = whole(options.logprobs, "logprobs", 0, info.vocabSize);
       checkSignal(options.signal);
       open();
-      return calls.score(idsOf(prompt), top, options.signal);
+      return calls.score(checkPrompt(info, idsOf(prompt)), top, options.signal);
     },
     applyChatTemplate(messages, options = {}) {
       refuseUnknown(options, { addGenerationPrompt: true, tools: true }, "applyChatTemplate");
@@ -156,7 +156,7 @@ function createModel({ calls, info, tokenizer, chatTemplate, workerFallback }: P
   /** Prefills ids and keeps them: a prefix that others continue. */
   async function keep(ids: Uint32Array, signal: AbortSignal | undefined): Promise<Prefix> {
     checkSignal(signal);
-    const held = await calls.hold(ids, signal);
+    const held = await calls.hold(checkPrompt(info, ids), signal);
     let disposed = false;
     const joined = (continuation: string | ArrayLike<number>): Uint32Array => {
       if (disposed) fail("disposed", "the prefix was disposed of");
@@ -187,6 +187,16 @@ function createModel({ calls, info, tokenizer, chatTemplate, workerFallback }: P
     };
     return prefix;
   }
+}
+
+/** Refuses at once what cannot be computed, whoever is before it in the queue. Errors: `option`, `context-length`. */
+function checkPrompt({ vocabSize, contextLength }: ModelInfo, ids: Uint32Array): Uint32Array {
+  if (ids.length === 0) fail("option", "the prompt is empty: expected at least one token");
+  if (ids.length > contextLength)
+    fail("context-length", `the prompt has ${ids.length} tokens, but the context holds ${contextLength}`);
+  const unknown = ids.findIndex((id) => id >= vocabSize);
+  if (unknown >= 0) fail("option", `prompt[${unknown}] is token ${ids[unknown]}, expected ids below ${vocabSize}`);
+  return ids;
 }
 
 /** Token ids, checked to be whole numbers in range of u32. */

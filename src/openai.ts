@@ -6,6 +6,7 @@ import { FurcateError, fail, show } from "./errors.ts";
 import { CHAT, COMPLETION, choicesOf, usageOf, type Wording } from "./openai/replies.ts";
 import { ApiError, type Call, readChat, readCompletion } from "./openai/requests.ts";
 import { refuseUnknown, whole } from "./options.ts";
+import { nextTask } from "./queue.ts";
 
 /**
  * Serves a model at POST /v1/chat/completions, POST /v1/completions and GET /v1/models as the OpenAI API does: n, stream, logprobs,
@@ -68,7 +69,10 @@ export function openAIHandler(model: Model, options: HandlerOptions = {}): (requ
       if (call.stream) {
         const streams = call.prompts.map((prompt) => model.stream(prompt, callOptions));
         // Nothing is computed any more, however slowly the events are read.
-        Promise.allSettled(streams.map(({ result }) => result)).then(end);
+        const results = streams.map(({ result }) => result);
+        Promise.allSettled(results).then(end);
+        // What is wrong with any of the prompts is known at once, and answered before the first event.
+        await Promise.race([Promise.all(results), nextTask()]);
         return await eventStream(eventsOf(streams, call, wording, head), abort);
       }
       const results = await Promise.all(call.prompts.map((prompt) => model.generate(prompt, callOptions)));

@@ -475,6 +475,17 @@ test("what the API takes and furcate does not compute with is as near to it as c
   assert.equal([calls[0].topP, calls[0].temperature], [Number.MIN_VALUE, 0]);
 });
 
+test("a list of prompts of which one is wrong is refused as a whole, streamed or not", async () => {
+  const handler = openAIHandler(model, { modelId: "random" });
+  for (const stream of [false, true]) {
+    const body = JSON.stringify({ model: "random", prompt: ["the", ""], max_tokens: 3, stream });
+    const headers = { "content-type": "application/json" };
+    const response = await handler(new Request("http://furcate/v1/completions", { method: "POST", headers, body }));
+    assert.is(response.status, 400, `stream: ${stream}`);
+    assert.match((await response.json()).error.message, /the prompt is empty/);
+  }
+});
+
 test("bodies nested ever so deep are refused, and so are such messages", async () => {
   const nested = `${"[".repeat(20_000)}${"]".repeat(20_000)}`;
   const handler = openAIHandler(model, { modelId: "random" });
