@@ -17,7 +17,7 @@ alias Rows = vec4f; // something of neighbouring rows
 const WIDTH = 4u;
 fn gather(row: u32, d: u32) -> Rows { return vec4f(query(row, d), query(row + 1, d), query(row + 2, d), query(row + 3, d)); }
 fn scatter(row: u32, d: u32, x: Rows) { put(row, d, x.x); put(row + 1, d, x.y); put(row + 2, d, x.z); put(row + 3, d, x.w); }
-fn up_to(token: u32, row: u32, x: Rows) -> Rows { return select(x, Rows(LEAST), vec4u(token) > batch[1] + (row + vec4u(0, 1, 2, 3)) / GROUP); }
+fn up_to(token: u32, row: u32, x: Rows) -> Rows { return select(x, Rows(LEAST), vec4u(token) > batch[CTX_LEN] + (row + vec4u(0, 1, 2, 3)) / GROUP); }
 // end of head
 
 override LANES: u32;
@@ -36,6 +36,12 @@ override ACROSS: u32 = D16 / 4; // lanes for all dimensions, four each
 override TEAMS: u32 = LANES / ACROSS; // that share a step's tokens
 override QUARTER: u32 = LANES / 4; // of a step's tokens
 override WEIGHTS: u32 = VECTORS * D16; // where they begin in `factors`
+// Words of the batch.
+const CTX_LEN = 1u;
+const CONTEXT = 5u; // where it has the context's blocks
+const TAILS = 6u; // and the tails'
+const TAIL_STRIDE = 7u;
+const LENGTHS = 8u; // the first tail's
 const LEAST = -1e30;
 const NONE = 0xffffffffu;
 const LSE = 0xffffffffu; // in the place of a dimension
@@ -230,9 +236,9 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   var limit = batch[0] * GROUP; // its rows are below
   var number = 0u; // of the part
   var begin = 0u;
-  var end = batch[1];
+  var end = batch[CTX_LEN];
   kv_head = id.x;
-  table = batch[5];
+  table = batch[CONTEXT];
   if (CAUSAL) {
     end += (min(first_row + VECTORS * WIDTH, limit) - 1) / GROUP + 1;
   } else if (id.y < sizes.slices * sizes.tiles) {
@@ -251,10 +257,10 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     var slice = sizes.slice;
     begin = number * slice;
     if (number >= sizes.slices) {
-      end = batch[batch[6] + sample];
+      end = batch[LENGTHS + sample];
       slice = tail_slice(end);
       begin = (number - sizes.slices) * slice;
-      table = batch[7] + sample * batch[8];
+      table = batch[TAILS] + sample * batch[TAIL_STRIDE];
     }
     end = min(begin + slice, end);
   }

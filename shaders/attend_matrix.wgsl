@@ -49,6 +49,12 @@ override QUERY: u32 = D16 + 8;
 override WEIGHT: u32 = STEP + 8;
 override SCORE: u32 = STEP + 4;
 override SUM: u32 = D16 + 4;
+// Words of the batch, as in attend.wgsl.
+const CTX_LEN = 1u;
+const CONTEXT = 5u;
+const TAILS = 6u;
+const TAIL_STRIDE = 7u;
+const LENGTHS = 8u;
 const LEAST = -1e30;
 const SLACK = 8.0; // e^8 is well within 16 bits
 
@@ -129,8 +135,8 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   var end_row = batch[0] * GROUP;
   var part = 0u;
   var begin = 0u;
-  var end = batch[1];
-  var table = batch[5]; // where in the batch the blocks are
+  var end = batch[CTX_LEN];
+  var table = batch[CONTEXT]; // where in the batch the blocks are
   if (CAUSAL) {
     end += (min(first_row + ROWS, end_row) - 1) / GROUP + 1;
   } else if (id.y < sizes.slices * sizes.tiles) {
@@ -146,11 +152,11 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     if (sample >= batch[0]) { return; }
     first_row = sample * GROUP + tile % SAMPLE_TILES * ROWS;
     end_row = (sample + 1) * GROUP;
-    let length = batch[batch[6] + sample];
+    let length = batch[LENGTHS + sample];
     begin = own % sizes.tail_parts * tail_slice(length);
     end = min(begin + tail_slice(length), length);
     part = sizes.slices + own % sizes.tail_parts;
-    table = batch[7] + sample * batch[8];
+    table = batch[TAILS] + sample * batch[TAIL_STRIDE];
     if (begin >= end) { return; }
   }
   // Blocks beyond the last are the last again.
@@ -267,7 +273,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     let row = seats % 2 * 4 + seats / 2 % 4 + seats / 8 * 8; // rows four apart lie in other banks
     let member = lane % MEMBERS;
     var seen = min(STEP, end - step);
-    if (CAUSAL) { seen = min(seen, max(step, batch[1] + (first_row + row) / GROUP + 1) - step); }
+    if (CAUSAL) { seen = min(seen, max(step, batch[CTX_LEN] + (first_row + row) / GROUP + 1) - step); }
     // A lane has four tokens, or twice as many, and keeps their scores: loads that do not wait for one another.
     let at = row * SCORE + member;
     let tokens = vec4u(member) + vec4u(0, 1, 2, 3) * MEMBERS;

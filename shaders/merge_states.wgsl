@@ -12,13 +12,13 @@ override N_HEADS: u32;
 override HEAD_DIM: u32;
 override TAIL_PARTS: u32;
 override TAIL_SLICE: u32;
+override MOST_PARTS: u32; // of context and tail, at most six a team
 override TILES: bool; // then HEAD_DIM is even, and N_HEADS · HEAD_DIM a multiple of 16
 
 const TEAMS = 4u;
 override TEAM: u32 = select(64u, 32u, HEAD_DIM <= 64);
 override LANES: u32 = TEAMS * TEAM;
-const MOST_PARTS = 24u; // six a team: attention.ts has no more
-const LENGTHS = 16u; // where in the batch the tails' lengths begin
+const LENGTHS = 8u; // where in the batch the tails' lengths begin
 
 struct Sizes { first_row: u32, capacity: u32, slices: u32, most: u32, out_at: u32, out_stride: u32 }
 

@@ -13,6 +13,9 @@ override HEAD_DIM: u32;
 override ROPE_DIM: u32;
 override HALVES: bool; // pairs are (i, i + ROPE_DIM / 2), else (2 i, 2 i + 1)
 override D16: u32 = (HEAD_DIM + 15) / 16 * 16;
+// Words of the batch that say where it has these.
+const TURNS_AT = 3u;
+const SLOTS_AT = 4u;
 
 struct Sizes { stride: u32, q_at: u32, k_at: u32, v_at: u32 }
 
@@ -22,13 +25,13 @@ struct Sizes { stride: u32, q_at: u32, k_at: u32, v_at: u32 }
 @group(0) @binding(3) var<storage, read_write> kv: array<u32>;
 
 fn slot(row: u32) -> vec2u {
-  let at = batch[4] + 2 * row;
+  let at = batch[SLOTS_AT] + 2 * row;
   return vec2u(batch[at], batch[at + 1]);
 }
 
 /// Cosine and sine of a row's pair.
 fn turn(row: u32, pair: u32) -> vec2f {
-  let at = batch[3] + row * ROPE_DIM + 2 * pair;
+  let at = batch[TURNS_AT] + row * ROPE_DIM + 2 * pair;
   return vec2f(bitcast<f32>(batch[at]), bitcast<f32>(batch[at + 1]));
 }
 

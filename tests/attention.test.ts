@@ -4,7 +4,7 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { shaders } from "../build/shaders.js";
-import { contextTiles } from "../src/webgpu/attention.ts";
+import { contextRows } from "../src/webgpu/attention.ts";
 import type { GpuTensor } from "../src/webgpu/buffers.ts";
 import type { Gpu } from "../src/webgpu/gpu.ts";
 import { type AttentionRig, createAttentionRig, decodeStep, type RigShape } from "./support/attention-rig.ts";
@@ -116,11 +116,10 @@ for (const device of devices) {
         context: batch.context,
         tails: { blocks: batch.tails!.blocks.slice(0, rows), lengths: batch.tails!.lengths.slice(0, rows) },
       };
-      const tiles = contextTiles(rig.shape, rows, rig.gpu);
-      assert.is(tiles.count, Math.ceil((4 * rows) / tiles.rows));
+      const tiles = Math.ceil((4 * rows) / contextRows(rig.shape, rows, rig.gpu));
       const queries = rig.tensor(rows, 160, q.subarray(0, rows * 160));
       const two = await counted(() => twoParts(rig, queries, some));
-      assert.is(two, shape.nKvHeads * (tiles.count * units(320) + rows * units(8)), `${rows} samples, two-part`);
+      assert.is(two, shape.nKvHeads * (tiles * units(320) + rows * units(8)), `${rows} samples, two-part`);
       const one = await counted(() => onePart(rig, queries, some));
       assert.is(one, shape.nKvHeads * rows * (units(320) + units(8)), `${rows} samples, one-part`);
       console.log(

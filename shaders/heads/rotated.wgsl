@@ -4,6 +4,8 @@ override N_HEADS: u32;
 override N_KV_HEADS: u32;
 override HEAD_DIM: u32;
 override ROPE_DIM: u32;
+const TURNS_AT = 3u; // words of the batch that say where it has these
+const SLOTS_AT = 4u;
 @group(0) @binding(5) var<storage, read> batch: array<u32>;
 @group(0) @binding(6) var<storage, read_write> kv: array<u32>; // 16-bit floats, two to a word (src/webgpu/kv-layout.ts)
 
@@ -21,13 +23,13 @@ fn put(row: u32, output: u32, sums: vec2f) {
   let is_query = column < N_HEADS * HEAD_DIM;
   // All loads first: they wait for one another as it is.
   let rows = batch[0];
-  let slot = batch[4] + 2u * row;
+  let slot = batch[SLOTS_AT] + 2u * row;
   if (row >= rows) { return; }
   let block = batch[slot];
   let place = batch[slot + 1u];
   var x = sums;
   if (column < (N_HEADS + N_KV_HEADS) * HEAD_DIM && d < ROPE_DIM) {
-    let at = batch[3] + row * ROPE_DIM + d;
+    let at = batch[TURNS_AT] + row * ROPE_DIM + d;
     let turn = vec2f(bitcast<f32>(batch[at]), bitcast<f32>(batch[at + 1u]));
     x = vec2f(x.x * turn.x - x.y * turn.y, x.x * turn.y + x.y * turn.x);
   }

@@ -59,23 +59,15 @@ const WORKGROUPS = 512;
 const MATRIX_WORKGROUPS = 256;
 const MAX_SLICES = 16;
 const LEAST_SLICE = 128;
-/** A tail has so many slices at most. merge_states.wgsl has room for no more of both. */
+/** A tail has so many slices at most. merge_states.wgsl joins 24 of both, not more. */
 const TAIL_PARTS = 8;
 /** Samples that are attended to by themselves at a time. */
 const ALONE_ROWS = 32;
 
-export interface RowTiles {
-  /** Rows (samples · query heads of a KV head) that share each load of K and V. */
-  readonly rows: number;
-  /** Tiles of that size: each K and V is loaded so many times in all. */
-  readonly count: number;
-}
-
-/** How attendContext cuts its rows on a device. */
-export function contextTiles(shape: Shape, samples: number, gpu: Pick<Gpu, "limits" | "isSoftware">): RowTiles {
+/** Rows (samples · query heads of a KV head) that share each load of K and V in attendContext: so many a tile. */
+export function contextRows(shape: Shape, samples: number, gpu: Pick<Gpu, "limits" | "isSoftware">): number {
   const all = samples * (shape.nHeads / shape.nKvHeads);
-  const rows = all === 1 ? 1 : all <= 4 ? 4 : 4 * mostVectors(shape, gpu);
-  return { rows, count: Math.ceil(all / rows) };
+  return all === 1 ? 1 : all <= 4 ? 4 : 4 * mostVectors(shape, gpu);
 }
 
 /** Vectors of four rows whose queries and weights fit in workgroup memory. */
@@ -116,7 +108,9 @@ export async function createAttention(
   /** Whether results can be written as the 16-bit tiles that products read. */
   const canTile = gpu.abilities.matrix !== undefined && headDim % 2 === 0 && (nHeads * headDim) % 16 === 0;
   const merging = (TILES: 0 | 1) =>
-    kernels.get("merge_states", { constants: { N_HEADS: nHeads, HEAD_DIM: headDim, ...tailSizes, TILES } });
+    kernels.get("merge_states", {
+      constants: { N_HEADS: nHeads, HEAD_DIM: headDim, ...tailSizes, MOST_PARTS: MAX_SLICES + TAIL_PARTS, TILES },
+    });
   const [ropeAppend, prefillKernel, ownKernel, mergeRows, mergeTiles] = await Promise.all([
     kernels.get("rope_append", {
       constants: { ...heads, ROPE_DIM: ropeDim, HALVES: Number(shape.ropePairs === "halves") },
@@ -199,7 +193,7 @@ export async function createAttention(
   /** What computes the context part of so many samples. Where it is made for a sample's own rows too, it does the tails as well. */
   function contextKernel(samples: number): Attending {
     if (matrix && kernelClass !== "few") return matrix.step;
-    const { rows } = contextTiles(shape, kernelClass === "few" ? 0 : samples, gpu);
+    const rows = contextRows(shape, kernelClass === "few" ? 0 : samples, gpu);
     const found = shared.get(rows) ?? { kernel: kernels.now("attend", tileOf(rows, 0)), rows };
     shared.set(rows, found);
     return found;

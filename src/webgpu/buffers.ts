@@ -46,9 +46,8 @@ const bytesOf = (rows: number, cols: number) =>
 
 /**
  * The batch as kernels read it: words (u32) of one buffer that is written anew for each forward.
- *   0 rows   1 ctxLen   2 … 7 where in the buffer these begin: ids (rows), turns (rows, ropeDim / 2, 2) f32, slots (rows, 2),
- *   context blocks, decLens (rows), tails (rows, tailStride)   8 tailStride   9 context blocks   10 one where rows are samples
- *   16 decLens, always: a kernel that needs nothing else need not look up where they begin
+ *   0 rows   1 ctxLen   2 … 6 where in the buffer these begin: ids (rows), turns (rows, ropeDim / 2, 2) f32, slots (rows, 2),
+ *   context blocks, tails (rows, tailStride)   7 tailStride   8 … decLens (rows)
  */
 export interface GpuBatch extends PreparedBatch {
   readonly buffer: GPUBuffer;
@@ -61,7 +60,7 @@ export interface GpuBatch extends PreparedBatch {
   readonly decLen: number;
 }
 
-const HEADER = 16;
+const HEADER = 8;
 
 /**
  * Rows that a step of so many samples computes: rounded up to what products compute anyway. What is dispatched goes by them alone, so
@@ -135,8 +134,7 @@ export function createBuffers(gpu: Gpu) {
         place(length),
       );
       const tailsAt = place(rows * tailStride);
-      const at = [idsAt, turnsAt, slotsAt, contextAt, decLensAt, tailsAt];
-      words.set([rows, context.length, ...at, tailStride, context.blocks.length, tails ? 1 : 0]);
+      words.set([rows, context.length, idsAt, turnsAt, slotsAt, contextAt, tailsAt, tailStride]);
       words.set(ids, idsAt);
       floats.set(turns, turnsAt);
       words.set(slots, slotsAt);

@@ -59,8 +59,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "attend",
-    find: "vec4u(token) > batch[1]",
-    replace: "vec4u(token) >= batch[1]",
+    find: "vec4u(token) > batch[CTX_LEN]",
+    replace: "vec4u(token) >= batch[CTX_LEN]",
     what: "a token does not see itself",
     tests: PREFILL,
   },
@@ -151,15 +151,15 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "attend",
-    find: "end = batch[batch[6] + sample];",
-    replace: "end = batch[batch[6] + tile / OWN_TILES];",
+    find: "end = batch[LENGTHS + sample];",
+    replace: "end = batch[LENGTHS + tile / OWN_TILES];",
     what: "one part: samples from the 33rd on have the lengths of the first",
     tests: MANY,
   },
   {
     shader: "attend",
-    find: "table = batch[7] + sample * batch[8];",
-    replace: "table = batch[7] + tile / OWN_TILES * batch[8];",
+    find: "table = batch[TAILS] + sample * batch[TAIL_STRIDE];",
+    replace: "table = batch[TAILS] + tile / OWN_TILES * batch[TAIL_STRIDE];",
     what: "one part: samples from the 33rd on read the tails of the first",
     tests: MANY,
   },
@@ -223,7 +223,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "attend",
-    find: "> batch[1] + (row",
+    find: "> batch[CTX_LEN] + (row",
     replace: "> (row",
     what: "tokens of a later chunk do not see the earlier ones",
     tests: PREFILL,
@@ -914,7 +914,7 @@ export const MUTATIONS: readonly Mutation[] = [
   // -------------------------------------------------------------------------------------------- subgroup matrices
   {
     shader: "attend_matrix",
-    find: "if (CAUSAL) { seen = min(seen, max(step, batch[1] + (first_row + row) / GROUP + 1) - step); }",
+    find: "if (CAUSAL) { seen = min(seen, max(step, batch[CTX_LEN] + (first_row + row) / GROUP + 1) - step); }",
     replace: "",
     what: "tokens see those behind them",
     matrix: true,
@@ -986,8 +986,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "attend_matrix",
-    find: "table = batch[7] + sample * batch[8];",
-    replace: "table = batch[7];",
+    find: "table = batch[TAILS] + sample * batch[TAIL_STRIDE];",
+    replace: "table = batch[TAILS];",
     what: "all samples read the first one's tail",
     matrix: true,
     tests: RAGGED,
