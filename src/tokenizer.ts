@@ -15,15 +15,12 @@ export { tokenizerDataFromJson } from "./tokenizer/json.ts";
 
 /** What the rest of furcate knows of a tokenizer beyond the public interface. */
 export interface ModelTokenizer extends Tokenizer {
-  readonly bosId?: number;
   /** Ids that end a text or a turn. */
   readonly eosIds: ReadonlySet<number>;
-  /** Whether the model asks for a begin-of-text token before raw text. */
-  readonly addBos: boolean;
   /** Texts of all control tokens: what a message must not be able to write. */
   readonly controlTexts: readonly string[];
   /** Encodes the parts as one text, but control tokens are recognised only where they lie wholly in `special` parts. */
-  encodeParts(parts: readonly TextPart[], options?: { bos?: boolean }): Uint32Array;
+  encodeParts(parts: readonly TextPart[]): Uint32Array;
   /** The token as text; bytes that are no UTF-8 by themselves as U+FFFD. "" for ids beyond the vocabulary. */
   tokenText(id: number): string;
   tokenBytes(id: number): Uint8Array;
@@ -36,8 +33,6 @@ export interface TextPart {
 }
 
 export interface DecoderOptions {
-  /** Control tokens are written out; default false. */
-  special?: boolean;
   /** The ids begin a text, so that a space which encoding put there is left out; default false: they continue one. */
   start?: boolean;
 }
@@ -99,25 +94,21 @@ export function createTokenizer(module: TextModule, data: TokenizerData): ModelT
 
   return {
     vocabSize: size,
-    bosId,
     eosIds,
-    addBos: data.addBos,
     controlTexts,
 
     encode(text, options = {}) {
       if (typeof text !== "string") fail("option", `encode: text is ${show(text)}, expected a string`);
       return withBos(encodeParts(encoder, [{ text, special: options.special === true }]), options.bos);
     },
-    encodeParts(parts, options = {}) {
-      return withBos(encodeParts(encoder, parts), options.bos);
-    },
+    encodeParts: (parts) => encodeParts(encoder, parts),
     decode(ids, options = {}) {
       return strip(newTextDecoder().decode(bytesOf(checkIds(ids), options.special === true)));
     },
     tokenText: (id) => newTextDecoder().decode(bytesOf(checkIds([id]), true)),
     tokenBytes: (id) => bytesOf(checkIds([id]), true),
 
-    newDecoder({ special = false, start = false } = {}) {
+    newDecoder({ start = false } = {}) {
       const decoder = newTextDecoder();
       let begins = start;
       const finish = (text: string) => {
@@ -126,7 +117,7 @@ export function createTokenizer(module: TextModule, data: TokenizerData): ModelT
         return strip(text);
       };
       return {
-        push: (id) => finish(decoder.decode(bytesOf(checkIds([id]), special), { stream: true })),
+        push: (id) => finish(decoder.decode(bytesOf(checkIds([id]), false), { stream: true })),
         flush() {
           const text = finish(decoder.decode());
           begins = start;

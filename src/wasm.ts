@@ -71,6 +71,5 @@ export function allocate(module: Arena, bytes: number, what: string): number {
 // Views are made at use and never kept: growing the memory detaches them.
 export const u8 = (module: Arena, at: number, length: number) => new Uint8Array(module.memory.buffer, at, length);
 export const u32 = (module: Arena, at: number, length: number) => new Uint32Array(module.memory.buffer, at, length);
-export const i32 = (module: Arena, at: number, length: number) => new Int32Array(module.memory.buffer, at, length);
 export const f32 = (module: Arena, at: number, length: number) => new Float32Array(module.memory.buffer, at, length);
 export const f64 = (module: Arena, at: number, length: number) => new Float64Array(module.memory.buffer, at, length);

@@ -97,12 +97,7 @@ export async function readGguf(source: ByteSource, options: { signal?: AbortSign
 
 // ---------------------------------------------------------------------------------------------- metadata by type
 
-/** A number (not a 64-bit one beyond 2⁵³). Without `otherwise` the key must be there. */
-export function getNumber<T = never>(metadata: Metadata, key: string, ...otherwise: [T?]): number | T {
-  return typed(metadata, key, "a number", otherwise, (value) => typeof value === "number");
-}
-
-/** A whole number from 0 up. */
+/** A whole number from 0 up. Without `otherwise` the key must be there. */
 export function getCount<T = never>(metadata: Metadata, key: string, ...otherwise: [T?]): number | T {
   return typed(
     metadata,
@@ -115,32 +110,6 @@ export function getCount<T = never>(metadata: Metadata, key: string, ...otherwis
 
 export function getString<T = never>(metadata: Metadata, key: string, ...otherwise: [T?]): string | T {
   return typed(metadata, key, "a string", otherwise, (value) => typeof value === "string");
-}
-
-export function getBoolean<T = never>(metadata: Metadata, key: string, ...otherwise: [T?]): boolean | T {
-  return typed(metadata, key, "true or false", otherwise, (value) => typeof value === "boolean");
-}
-
-export function getStrings<T = never>(metadata: Metadata, key: string, ...otherwise: [T?]): readonly string[] | T {
-  return typed(
-    metadata,
-    key,
-    "an array of strings",
-    otherwise,
-    (value): value is readonly string[] => Array.isArray(value) && (value.length === 0 || typeof value[0] === "string"),
-  );
-}
-
-/** An array of numbers, none of them beyond 2⁵³. */
-export function getNumbers<T = never>(metadata: Metadata, key: string, ...otherwise: [T?]): ArrayLike<number> | T {
-  return typed(
-    metadata,
-    key,
-    "an array of numbers",
-    otherwise,
-    (value): value is ArrayLike<number> & MetadataValue =>
-      ArrayBuffer.isView(value) && !(value instanceof BigInt64Array || value instanceof BigUint64Array),
-  );
 }
 
 function typed<V extends MetadataValue, T>(

@@ -10,7 +10,7 @@ import { createGpu, floatBits, RECORDING_BYTES } from "./gpu.ts";
 import { createLinear } from "./linear.ts";
 import { choosePath, costsOn } from "./switch.ts";
 
-/** What tests fix: kernels for few or for many rows whatever their number; other shaders; abilities left unused. */
+/** What tests fix: kernels for few or for many rows whatever their number; other shaders. */
 export interface Trials {
   readonly kernelClass?: "few" | "many";
   readonly texts?: Readonly<Record<string, string>>;

@@ -11,6 +11,8 @@ const CHUNK = 2048;
 const GROUP = 32;
 /** Candidates that the GPU picks at most. More are rare (scores with many alternatives): those rows come back whole. */
 const MOST = 128;
+/** Ids that a double holds beside a logit's key. */
+const MOST_IDS = 2 ** 21;
 /** Words of a row's results before its candidates. */
 const HEAD = 8;
 const BROKEN = 0xffffffff;
@@ -28,6 +30,7 @@ export async function createCandidates(
   vocab: number,
   maxSamples: number,
 ): Promise<Pick<Backend, "candidates" | "logits"> & { scratchBytes(): number }> {
+  if (vocab > MOST_IDS) fail("unsupported", `the vocabulary has ${vocab} tokens, expected at most ${MOST_IDS}`);
   const [topKGroups, topK] = await Promise.all([
     gpu.kernels.get("top_k_groups"),
     gpu.kernels.get("top_k", { constants: { LANES: lanesOf(gpu) } }),
@@ -212,9 +215,9 @@ function bestOfRow(raw: Float32Array, edits: Edits, out: Candidates, row: number
     adjusted[id] = adjust(raw[id], changes[i + 1], changes[i + 2], changes[i + 3]);
   }
   // A double holds a key and an id: sorted by numbers, best first, equal ones by rising id.
-  const order = Float64Array.from(adjusted, (value, id) => (0xffffffff - keyOf(value)) * 2 ** 21 + id).sort();
+  const order = Float64Array.from(adjusted, (value, id) => (0xffffffff - keyOf(value)) * MOST_IDS + id).sort();
   for (let rank = 0; rank < out.k; rank++) {
-    const id = order[rank] % 2 ** 21;
+    const id = order[rank] % MOST_IDS;
     const at = row * out.k + rank;
     out.ids[at] = id;
     out.adjusted[at] = adjusted[id];

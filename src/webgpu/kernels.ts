@@ -110,7 +110,7 @@ export function createKernels(device: GPUDevice, texts: Readonly<Record<string, 
 
 /** Kernels of a device, by their code and constants: what shares a device compiles nothing twice, whatever texts it has. */
 interface Compiled {
-  /** Codes by number. */
+  /** Numbers of codes. */
   readonly codes: Map<string, number>;
   readonly promised: Map<string, Promise<Kernel>>;
   readonly made: Map<string, Kernel>;
