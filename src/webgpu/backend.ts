@@ -6,8 +6,9 @@ import { createAttention } from "./attention.ts";
 import { createBuffers, type GpuTensor, placeOf } from "./buffers.ts";
 import { createCandidates } from "./candidates.ts";
 import type { OpenedDevice } from "./device.ts";
-import { createGpu, floatBits, RECORDING_BYTES } from "./gpu.ts";
+import { createGpu, floatBits } from "./gpu.ts";
 import { createLinear } from "./linear.ts";
+import { RECORDING_BYTES } from "./recorder.ts";
 import { choosePath, costsOn } from "./switch.ts";
 
 /** What tests fix: kernels for few or for many rows whatever their number; other shaders. */

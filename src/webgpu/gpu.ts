@@ -1,13 +1,13 @@
-// The device as the backend's families use it: buffers that are counted, dispatches and copies recorded in order, one submit and
-// one read a step. A step that is as the one before finds its commands encoded already: that was done while the device worked.
-// Knows queues, passes and errors; nothing of what kernels compute.
+// The device as the backend's families use it: buffers that are counted, dispatches and copies (recorder.ts), one submit and one read
+// a step, and what the device says of errors. Knows queues and errors; nothing of what kernels compute.
 
 import { FurcateError, fail } from "../errors.ts";
 import { nextTask } from "../queue.ts";
 import type { Abilities, OpenedDevice } from "./device.ts";
-import { createKernels, type GroupsByBuffer, type Kernel, type Kernels, SIZES_BYTES } from "./kernels.ts";
+import { createKernels, type Kernels } from "./kernels.ts";
+import { createRecorder, type Recorder } from "./recorder.ts";
 
-export interface Gpu {
+export interface Gpu extends Pick<Recorder, "run" | "copy" | "flush"> {
   readonly device: GPUDevice;
   /** Held for as long as this is: see OpenedDevice. */
   readonly owners: readonly unknown[];
@@ -26,22 +26,6 @@ export interface Gpu {
   free(buffer: GPUBuffer): void;
   /** Runs allocations; errors of the device become a rejection: `memory` or `internal`. */
   checked<T>(what: string, allocate: () => T): Promise<T>;
-  /**
-   * Records a dispatch of x · y · z workgroups. bindings: the buffers of the kernel's bindings, by rising numbers; sizes: the words of binding 0.
-   * Repeated ones create nothing.
-   */
-  run(
-    kernel: Kernel,
-    bindings: readonly GPUBuffer[],
-    sizes: readonly number[],
-    x: number,
-    y?: number,
-    z?: number,
-  ): void;
-  /** Copies behind all that is recorded so far, and before what is recorded then; whole multiples of 4 bytes. */
-  copy(from: GPUBuffer, fromByte: number, to: GPUBuffer, toByte: number, bytes: number): void;
-  /** Submits what is recorded. */
-  flush(): void;
   /** Writes after all dispatches recorded so far; copies may come later. Whole multiples of 4 bytes. */
   write(buffer: GPUBuffer, byte: number, data: Uint32Array | Uint8Array): void;
   /** Submits, and gives bytes of a buffer once all of it has run. Errors: `device-lost`, `memory`, `internal`. */
@@ -59,10 +43,6 @@ const COPY_DST = 0x8;
 const UNIFORM = 0x40;
 const STORAGE = 0x80;
 const READ = 1;
-/** Uniforms of this many different dispatches in one buffer. */
-const SLOTS = 1024;
-/** Bytes that recording and reading take, about: uniforms, and buffers that results come back through. */
-export const RECORDING_BYTES = 2 * SLOTS * SIZES_BYTES;
 
 /** The 32 bits of a float, as a word of sizes. */
 export function floatBits(value: number): number {
@@ -81,14 +61,8 @@ export function createGpu(
   const buffers = new Set<GPUBuffer>();
   let usedBytes = 0;
   let peakBytes = 0;
-  // What is recorded since the last submit are the first `recorded` commands; those behind them were so in the submit before.
-  const commands: Command[] = [];
-  let recorded = 0;
-  let isNew = true; // whether they are not as in the submit before
-  let encoded: GPUCommandBuffer | undefined; // all commands, where they were submitted twice already
-  // Copies to submit before them. They come with few steps and are no part of the commands: those behind would be new for them.
-  let copies: GPUCommandEncoder | undefined;
   let failure: FurcateError | undefined;
+  let disposed = false;
 
   void device.lost.then(({ message, reason }) => {
     if (!disposed) failure = lostError(message || reason);
@@ -97,7 +71,6 @@ export function createGpu(
     failure ??= errorOf(error, "the GPU");
   };
   device.addEventListener("uncapturederror", onError as EventListener);
-  let disposed = false;
 
   function newBuffer(bytes: number, usage: number, label: string): GPUBuffer {
     const size = Math.max(16, Math.ceil(bytes / 16) * 16);
@@ -123,110 +96,8 @@ export function createGpu(
     return buffer;
   }
 
-  // Uniform words, each content once.
-  const align = Math.max(SIZES_BYTES, device.limits.minUniformBufferOffsetAlignment);
-  const slots = new Map<string, { buffer: GPUBuffer; offset: number }>();
-  let uniforms: GPUBuffer;
-  function slotOf(sizes: readonly number[]) {
-    const key = sizes.join();
-    let slot = slots.get(key);
-    if (!slot) {
-      const place = slots.size % SLOTS;
-      if (place === 0) uniforms = newBuffer(SLOTS * align, UNIFORM | COPY_DST, "sizes");
-      slot = { buffer: uniforms, offset: place * align };
-      slots.set(key, slot);
-      device.queue.writeBuffer(slot.buffer, slot.offset, Uint32Array.from(sizes));
-    }
-    return slot;
-  }
-
-  function groupOf(kernel: Kernel, bindings: readonly GPUBuffer[], sizes: GPUBuffer): GPUBindGroup {
-    let at = next(kernel.groups, sizes);
-    for (const buffer of bindings) at = next(at, buffer);
-    at.group ??= device.createBindGroup({
-      layout: kernel.layout,
-      entries: [
-        { binding: 0, resource: { buffer: sizes, size: SIZES_BYTES } },
-        ...bindings.map((buffer, i) => ({ binding: kernel.bindings[i], resource: { buffer } })),
-      ],
-    });
-    return at.group;
-  }
-
-  function record(command: Command): void {
-    commands.length = recorded;
-    commands.push(command);
-    recorded++;
-    isNew = true;
-  }
-
-  function encode(): GPUCommandBuffer {
-    const encoder = device.createCommandEncoder();
-    let pass: GPUComputePassEncoder | undefined;
-    let pipeline: GPUComputePipeline | undefined;
-    for (const command of commands) {
-      if ("copy" in command) {
-        pass?.end();
-        pass = undefined;
-        const { copy, fromByte, to, toByte, bytes } = command;
-        encoder.copyBufferToBuffer(copy, fromByte, to, toByte, bytes);
-        continue;
-      }
-      if (!pass) {
-        pass = encoder.beginComputePass();
-        pipeline = undefined;
-      }
-      const { kernel, group, offset, x, y, z } = command;
-      if (pipeline !== kernel.pipeline) pass.setPipeline(kernel.pipeline);
-      pipeline = kernel.pipeline;
-      pass.setBindGroup(0, group, offset);
-      pass.dispatchWorkgroups(x, y, z);
-    }
-    pass?.end();
-    return encoder.finish();
-  }
-
-  function flush(): void {
-    const ready: GPUCommandBuffer[] = [];
-    if (copies) ready.push(copies.finish());
-    copies = undefined;
-    if (recorded > 0) {
-      const repeats = !isNew && recorded === commands.length;
-      commands.length = recorded;
-      ready.push((repeats && encoded) || encode());
-      encoded = undefined;
-      mayRepeat = repeats;
-      recorded = 0;
-      isNew = false;
-    }
-    if (ready.length > 0) device.queue.submit(ready);
-  }
-  let mayRepeat = false;
-  /** Encodes what was submitted twice once more, while the device works. */
-  function foresee(): void {
-    if (mayRepeat && recorded === 0) encoded = encode();
-  }
-
-  function copy(from: GPUBuffer, fromByte: number, to: GPUBuffer, toByte: number, bytes: number): void {
-    if (recorded > 0) flush();
-    copies ??= device.createCommandEncoder();
-    copies.copyBufferToBuffer(from, fromByte, to, toByte, bytes);
-  }
-
-  /** Records the copy of a step's results. */
-  function recordCopy(from: GPUBuffer, fromByte: number, to: GPUBuffer, toByte: number, bytes: number): void {
-    const last = commands[recorded];
-    const repeats =
-      last &&
-      "copy" in last &&
-      last.copy === from &&
-      last.to === to &&
-      last.fromByte === fromByte &&
-      last.toByte === toByte &&
-      last.bytes === bytes;
-    if (repeats) recorded++;
-    else record({ copy: from, fromByte, to, toByte, bytes });
-  }
+  const recorder = createRecorder(device, (bytes) => newBuffer(bytes, UNIFORM | COPY_DST, "sizes"));
+  const { run, copy, flush } = recorder;
 
   // Buffers that results come back through, free ones by size.
   const staging = new Map<number, GPUBuffer[]>();
@@ -235,9 +106,9 @@ export function createGpu(
     const free = staging.get(size) ?? [];
     staging.set(size, free);
     const through = free.pop() ?? newBuffer(size, MAP_READ | COPY_DST, "results");
-    recordCopy(buffer, byte, through, 0, bytes);
+    recorder.copyResults(buffer, byte, through, bytes);
     flush();
-    foresee();
+    recorder.foresee();
     const mapped = through.mapAsync(READ, 0, bytes);
     const early = mappedEarly(through, bytes);
     if (early) mapped.catch(() => {}); // unmapping may cut it off
@@ -299,9 +170,7 @@ export function createGpu(
     free(buffer) {
       if (!buffers.delete(buffer)) return;
       usedBytes -= buffer.size;
-      flush(); // what is recorded may still use it
-      commands.length = 0; // and what was
-      encoded = undefined;
+      recorder.forget(); // what is or was recorded may use it
       buffer.destroy();
     },
     async checked(what, allocate) {
@@ -316,22 +185,12 @@ export function createGpu(
         if (error) throw errorOf(error, what);
       }
     },
-    run(kernel, bindings, sizes, x, y = 1, z = 1) {
-      if (x * y * z === 0) return;
-      const last = commands[recorded];
-      if (last && "kernel" in last && isSame(last, kernel, bindings, sizes, x, y, z)) {
-        recorded++;
-        return;
-      }
-      const slot = slotOf(sizes);
-      const group = groupOf(kernel, bindings, slot.buffer);
-      record({ kernel, bindings, sizes, group, offset: [slot.offset], x, y, z });
-    },
+    run,
     copy,
     flush,
     write(buffer, byte, data) {
       // Dispatches may read what is overwritten. Copies of blocks do not, and go on in the step's one submit.
-      if (recorded > 0) flush();
+      if (!recorder.isEmpty) flush();
       device.queue.writeBuffer(buffer, byte, data as Uint8Array<ArrayBuffer>);
     },
     read,
@@ -349,50 +208,6 @@ export function createGpu(
       if (!isUsers) device.destroy();
     },
   };
-}
-
-/** A dispatch, or a copy. */
-type Command =
-  | {
-      readonly kernel: Kernel;
-      readonly bindings: readonly GPUBuffer[];
-      readonly sizes: readonly number[];
-      readonly group: GPUBindGroup;
-      readonly offset: number[];
-      readonly x: number;
-      readonly y: number;
-      readonly z: number;
-    }
-  | {
-      readonly copy: GPUBuffer;
-      readonly fromByte: number;
-      readonly to: GPUBuffer;
-      readonly toByte: number;
-      readonly bytes: number;
-    };
-
-function isSame(
-  last: Extract<Command, { kernel: Kernel }>,
-  kernel: Kernel,
-  bindings: readonly GPUBuffer[],
-  sizes: readonly number[],
-  x: number,
-  y: number,
-  z: number,
-): boolean {
-  if (last.kernel !== kernel || last.x !== x || last.y !== y || last.z !== z) return false;
-  for (let i = 0; i < bindings.length; i++) if (last.bindings[i] !== bindings[i]) return false;
-  for (let i = 0; i < sizes.length; i++) if (last.sizes[i] !== sizes[i]) return false;
-  return last.bindings.length === bindings.length && last.sizes.length === sizes.length;
-}
-
-function next(at: GroupsByBuffer, buffer: GPUBuffer): GroupsByBuffer {
-  let found = at.next.get(buffer);
-  if (!found) {
-    found = { next: new WeakMap() };
-    at.next.set(buffer, found);
-  }
-  return found;
 }
 
 const lostError = (why: string) =>
