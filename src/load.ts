@@ -16,7 +16,7 @@ import { planMemory } from "./plan.ts";
 import { createSampler } from "./sampler.ts";
 import { type ByteSource, openSource } from "./source.ts";
 import { createTokenizer, type ModelTokenizer, tokenizerDataFromGguf } from "./tokenizer.ts";
-import { newCpuModule, newTextModule } from "./wasm.ts";
+import { checkModules, newCpuModule, newTextModule } from "./wasm.ts";
 import { createWebGpuBackend } from "./webgpu/backend.ts";
 import { type OpenedDevice, openDevice, useDevice } from "./webgpu/device.ts";
 import { checkWeights, readWeights } from "./weights.ts";
@@ -62,6 +62,7 @@ export function checkLoadOptions(options: LoadOptions): void {
     if (typeof value !== "boolean") fail("option", `${name} is ${show(value)}, expected true or false`);
   if (options.onProgress !== undefined && typeof options.onProgress !== "function")
     fail("option", `onProgress is ${show(options.onProgress)}, expected a function`);
+  if (options.wasm !== undefined) checkModules(options.wasm);
   whole(options.memoryLimit, "memoryLimit", 1);
   whole(options.contextLength, "contextLength", 1);
 }

@@ -4,7 +4,7 @@
 import { instantiate as instantiateCpu } from "../build/cpu.js";
 import { cpu, text } from "../build/modules.js";
 import { instantiate as instantiateText } from "../build/text.js";
-import { fail } from "./errors.ts";
+import { fail, show } from "./errors.ts";
 
 export type TextModule = Awaited<ReturnType<typeof instantiateText>>;
 export type CpuModule = Awaited<ReturnType<typeof instantiateCpu>>;
@@ -13,6 +13,15 @@ export type CpuModule = Awaited<ReturnType<typeof instantiateCpu>>;
 export interface CompiledModules {
   text: WebAssembly.Module;
   cpu: WebAssembly.Module;
+}
+
+/** Refuses what are no compiled modules. Errors: `option`. */
+export function checkModules(compiled: CompiledModules): void {
+  for (const name of ["text", "cpu"] as const) {
+    const module = compiled?.[name];
+    if (Object.prototype.toString.call(module) !== "[object WebAssembly.Module]")
+      fail("option", `wasm.${name} is ${show(module)}, expected a WebAssembly.Module`);
+  }
 }
 
 /** A new instance of text.wasm with a memory of its own. Errors: `unsupported` where bytes may not be compiled. */

@@ -758,6 +758,9 @@ test("load: progress, a shorter context, and wrong options", async () => {
     [{ backend: "cuda" }, "option", /cuda/],
     [{ device: 0, threads: 4 }, "option", /threads/],
     [{ signal: 5 }, "option", /signal/],
+    [{ onProgress: 5 }, "option", /onProgress is 5/],
+    [{ wasm: {} }, "option", /wasm\.text is undefined/],
+    [{ wasm: 5 }, "option", /wasm\.text/],
   ];
   for (const [options, code, message] of wrong)
     await rejects(() => load(file, options), code, message, JSON.stringify(options));
