@@ -17,7 +17,9 @@ alias Rows = vec4f; // something of neighbouring rows
 const WIDTH = 4u;
 fn gather(row: u32, d: u32) -> Rows { return vec4f(query(row, d), query(row + 1, d), query(row + 2, d), query(row + 3, d)); }
 fn scatter(row: u32, d: u32, x: Rows) { put(row, d, x.x); put(row + 1, d, x.y); put(row + 2, d, x.z); put(row + 3, d, x.w); }
-fn up_to(token: u32, row: u32, x: Rows) -> Rows { return select(x, Rows(LEAST), vec4u(token) > batch[CTX_LEN] + (row + vec4u(0, 1, 2, 3)) / GROUP); }
+fn up_to(token: u32, row: u32, x: Rows) -> Rows {
+  return select(x, Rows(LEAST), vec4u(token) > batch[CTX_LEN] + (row + vec4u(0, 1, 2, 3)) / GROUP);
+}
 // end of head
 
 override LANES: u32;

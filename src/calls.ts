@@ -1,5 +1,6 @@
 // What a model is asked to do with ids, and how an engine in this thread does it: each call in its turn, on a device that works.
-// The same interface stands before an engine in a worker. Ids are those of prompts that were checked. Knows nothing of prompts as text.
+// The same interface stands before an engine in a worker. Ids are those of prompts that were checked. Knows nothing of prompts as
+// text.
 
 import type { Choice, Result, Score } from "./api.ts";
 import type { Cache, Path } from "./cache.ts";

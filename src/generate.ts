@@ -73,7 +73,10 @@ interface Branch {
   readonly tail: Tail;
 }
 
-/** Generates n choices from a prompt (1 … contextLength known ids), in the order of their index. Errors: `context-length`, `memory`, `disposed`; an abort throws signal.reason. */
+/**
+ * Generates n choices from a prompt (1 … contextLength known ids), in the order of their index. Errors: `context-length`, `memory`,
+ * `disposed`; an abort throws signal.reason.
+ */
 export function* generate(
   engine: Engine,
   promptIds: Uint32Array,
