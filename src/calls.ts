@@ -4,9 +4,11 @@
 
 import type { Choice, Result, Score } from "./api.ts";
 import type { Cache, Path } from "./cache.ts";
+import type { Engine } from "./engine.ts";
 import { fail } from "./errors.ts";
-import { type Engine, generate, type Listener, prefill, score, trim } from "./generate.ts";
+import { generate, type Listener } from "./generate.ts";
 import type { CallOptions } from "./options.ts";
+import { prefill, score, trim } from "./prefill.ts";
 import { createQueue, type Steps, settled } from "./queue.ts";
 
 /** Errors are FurcateErrors; an abort rejects with signal.reason. */

@@ -4,7 +4,7 @@
 // Knows chunks and versions; how a server is asked is source.ts's, what the bytes mean nobody's here.
 
 import { FurcateError, fail } from "./errors.ts";
-import type { ByteSource } from "./source.ts";
+import type { ByteSource } from "./source/bytes.ts";
 
 /** Bytes of a chunk; its file has the SHA-256 behind them. */
 const CHUNK_BYTES = 4 << 20;

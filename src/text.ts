@@ -49,6 +49,12 @@ export function createChoiceText(decoder: Decoder, stop: readonly string[]): Cho
   };
 }
 
+/** A token as log-probabilities name it. */
+export const tokenLogprob = (
+  { tokenText }: { tokenText(id: number): string },
+  { id, logprob }: { id: number; logprob: number },
+) => ({ tokenId: id, token: tokenText(id), logprob });
+
 /** Where the earliest stop string begins; -1 where there is none. */
 function firstMatch(text: string, stop: readonly string[]): number {
   let first = -1;

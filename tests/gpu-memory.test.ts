@@ -3,7 +3,8 @@
 
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { type Engine, generate as stepsOf } from "../src/generate.ts";
+import type { Engine } from "../src/engine.ts";
+import { generate as stepsOf } from "../src/generate.ts";
 import { loadEngine, readHeader } from "../src/load.ts";
 import { resolveOptions } from "../src/options.ts";
 import { bytes } from "../src/plan.ts";

@@ -3,7 +3,7 @@
 
 import type { Backend, Shape } from "../../src/backend.ts";
 import { createCache } from "../../src/cache.ts";
-import type { Engine } from "../../src/generate.ts";
+import type { Engine } from "../../src/engine.ts";
 import { readHeader } from "../../src/load.ts";
 import { createForward } from "../../src/model.ts";
 import { createSampler } from "../../src/sampler.ts";
