@@ -69,15 +69,15 @@ interface Blocks {
   /** Bits of the codes kept together, and further ones. */
   readonly bits: 4 | 8;
   readonly high?: 0 | 1 | 2;
-  /** What stands for zero among the codes. */
-  readonly centre: number;
+  /** What stands for zero among codes of 4 bits and further ones; that of 8 bits is the head's own. */
+  readonly centre?: number;
   readonly minimum?: 0 | 1;
   readonly factors?: 0 | 1 | 2;
   /** 16-bit words of the file's block before its scale, factors, further bits and codes. */
   readonly at: readonly [scale: number, factors: number, high: number, codes: number];
 }
 
-function blocks(type: GgmlType, { bits, high = 0, centre, minimum = 0, factors = 0, at }: Blocks): WeightLayout {
+function blocks(type: GgmlType, { bits, high = 0, centre = 0, minimum = 0, factors = 0, at }: Blocks): WeightLayout {
   const blockTiles = factors ? 8 : 1;
   const [SCALE_AT, FACTORS_AT, HIGH_AT, CODES_AT] = at;
   const shared = { MINIMUM: minimum, FACTORS: factors };
@@ -109,7 +109,7 @@ const LAYOUTS: Partial<Record<GgmlType, WeightLayout>> = {
   F32: floats("weights_f32", 4, 0x7f80),
   F16: floats(undefined, 2, 0x7c00),
   BF16: floats("weights_bf16", 2, 0x7f80),
-  Q8_0: blocks("Q8_0", { bits: 8, centre: 128, at: [0, 0, 0, 1] }),
+  Q8_0: blocks("Q8_0", { bits: 8, at: [0, 0, 0, 1] }),
   Q4_0: blocks("Q4_0", { bits: 4, centre: 8, at: [0, 0, 0, 1] }),
   Q4_1: blocks("Q4_1", { bits: 4, centre: 0, minimum: 1, at: [0, 0, 0, 2] }),
   Q5_0: blocks("Q5_0", { bits: 4, high: 1, centre: 16, at: [0, 0, 1, 3] }),
