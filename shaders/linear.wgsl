@@ -1,13 +1,12 @@
-// Matrix products in f32: out[row] = W · norm(x[row]), or that added to what out holds, or gate and up joined by silu.
+// Matrix products of a few rows in f32: out[row] = W · norm(x[row]), or that added to what out holds, or gate and up joined by silu.
 // Knows nothing of what the rows are.
 //
 //   weights  packed panels of 16 outputs (src/webgpu/layout.ts); the head unpacks them
 //   x        (rows, x_stride4) vec4f, pad columns zero     norm  (x_stride4) vec4f     out  (rows, out_stride) f32
 //
 // A workgroup computes OUTPUTS of each of PANELS panels for ROWS rows. A lane keeps to one of them and to every SLOTS-th tile of its
-// columns, so consecutive lanes read consecutive units; an output's partial sums are joined at the end. The order of sums depends
-// on the weight alone, never on ROWS, PANELS or the number of rows: a row computes the same bits in any company.
-// Sums have names and are no array: compilers keep arrays in slow memory.
+// columns, so consecutive lanes read consecutive units; an output's partial sums are joined at the end. Sums have names and are no
+// array: compilers keep arrays in slow memory.
 
 // head
 // F16: a unit is 8 halves of an output; a tile is 16 columns.
@@ -37,10 +36,9 @@ fn put(row: u32, output: u32, sums: vec2f) {
 }
 // end of head
 
-override ROWS: u32; // 1, 2, 4 or 8
-override PANELS: u32; // 1, 2 or 4: more sums for each load of x
+override ROWS: u32; // 2, 4 or 8
+override PANELS: u32; // 2 or 4: more sums for each load of x
 override OUTPUTS: u32; // 16, or fewer where there are few panels
-override AHEAD: u32 = select(2u, 1u, PANELS == 4u); // tiles of each panel that a lane loads before it computes with them
 override RAGGED: bool; // whether the last tile has more columns than x
 override NORM: bool;   // whether rows are normalised on their way in; else `norm` is not read
 override GATED: bool;  // whether panels come in pairs, of the gate and of up
@@ -73,9 +71,8 @@ struct Sizes {
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
 
 override JOINED: u32 = min(ROWS, 4u); // rows whose sums are joined at a time
-override PAIR: u32 = min(PANELS, 2u); // panels whose sums are joined at a time
-override TURNS: u32 = select(1u, 2u, ROWS == 8u) * select(1u, 2u, PANELS == 4u); // until all are
-var<workgroup> partial: array<vec4f, LANES * PAIR>; // of up to four rows: first panel, second panel
+override TURNS: u32 = select(1u, 2u, ROWS == 8u) * PANELS / 2u; // two panels at a time, until all are
+var<workgroup> partial: array<vec4f, 2u * LANES>; // of up to four rows: first panel, second panel
 var<workgroup> scales: array<f32, 8>;
 
 /// The parts of two neighbouring outputs' sums for a row among those that lie in `partial` from `at` on.
@@ -138,13 +135,13 @@ fn scale_rows(lane: u32, first: u32, squares: vec4f) {
 fn stored(at: u32) -> f32 { return out[at]; }
 fn store(at: u32, x: f32) { out[at] = x; }
 
-/// Joins the sums of up to four rows, from `row` of the workgroup on, and of up to two panels: OUTPUTS results of each row and panel.
+/// Joins the sums of up to four rows, from `row` of the workgroup on, and of two panels: OUTPUTS results of each row and panel.
 fn finish(lane: u32, first_row: u32, first_output: u32, row: u32, one: vec4f, two: vec4f) {
   workgroupBarrier();
   partial[lane] = one;
-  if (PAIR == 2u) { partial[LANES + lane] = two; }
+  partial[LANES + lane] = two;
   workgroupBarrier();
-  for (var item = lane; item < OUTPUTS / 2u * JOINED * select(PAIR, 1u, GATED); item += LANES) {
+  for (var item = lane; item < OUTPUTS / 2u * JOINED * select(2u, 1u, GATED); item += LANES) {
     let which = item / (OUTPUTS / 2u); // row and panel
     let own = item % (OUTPUTS / 2u) * 2u;
     let here = row + which % JOINED;
@@ -171,7 +168,7 @@ fn panel_at(panel: u32, is_up: bool) -> u32 {
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let first_row = group.x * ROWS;
-  let wide = select(PANELS, max(PANELS / 2u, 1u), GATED) * 16u; // results of a row for all shares of the panels
+  let wide = select(PANELS, PANELS / 2u, GATED) * 16u; // results of a row for all shares of the panels
   let first_output = group.y / (16u / OUTPUTS) * wide + group.y % (16u / OUTPUTS) * OUTPUTS;
   let first_panel = first_output / 16u;
   let part = lane % PARTS;
@@ -191,64 +188,35 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   var last_b = vec4f();
   var squares_a = vec4f();
   var squares_b = vec4f();
-  for (var first = lane / (OUTPUTS * PARTS); first < sizes.tiles; first += SLOTS * AHEAD) {
-    let next = min(first + SLOTS, sizes.tiles - 1u);
-    let one_here = load_unit(one, first, output, part);
-    var one_next = one_here;
-    var two_here = one_here;
-    var two_next = one_here;
-    var three_here = one_here;
-    var last_here = one_here;
-    if (AHEAD == 2u) { one_next = load_unit(one, next, output, part); }
-    if (PANELS >= 2u) {
-      two_here = load_unit(two, first, output, part);
-      if (AHEAD == 2u) { two_next = load_unit(two, next, output, part); }
-    }
+  for (var tile = lane / (OUTPUTS * PARTS); tile < sizes.tiles; tile += SLOTS) {
+    let of_one = load_unit(one, tile, output, part);
+    let of_two = load_unit(two, tile, output, part);
+    var of_three = of_one;
+    var of_last = of_two;
     if (PANELS == 4u) {
-      three_here = load_unit(three, first, output, part);
-      last_here = load_unit(last, first, output, part);
+      of_three = load_unit(three, tile, output, part);
+      of_last = load_unit(last, tile, output, part);
     }
-    for (var i = 0u; i < AHEAD * (UNIT_COLUMNS / 4u); i++) {
-      let is_next = AHEAD == 2u && i >= UNIT_COLUMNS / 4u;
-      let tile = first + select(0u, SLOTS, is_next);
-      let quad = i % (UNIT_COLUMNS / 4u);
-      let column4 = (tile * TILE_COLUMNS + part * UNIT_COLUMNS) / 4u + quad;
-      if (tile >= sizes.tiles || (RAGGED && column4 >= sizes.x_stride4)) { break; }
-      var w: vec4f;
-      var v: vec4f;
+    for (var i = 0u; i < UNIT_COLUMNS / 4u; i++) {
+      let column4 = (tile * TILE_COLUMNS + part * UNIT_COLUMNS) / 4u + i;
+      if (RAGGED && column4 >= sizes.x_stride4) { break; }
+      let w = four(of_one, i);
+      let v = four(of_two, i);
       var u: vec4f;
       var t: vec4f;
-      if (is_next) { w = four(one_next, quad); } else { w = four(one_here, quad); }
-      if (PANELS >= 2u) {
-        if (is_next) { v = four(two_next, quad); } else { v = four(two_here, quad); }
-      }
       if (PANELS == 4u) {
-        u = four(three_here, quad);
-        t = four(last_here, quad);
+        u = four(of_three, i);
+        t = four(of_last, i);
       }
       var scale = vec4f();
       if (NORM) { scale = norm[column4]; }
-      if (ROWS == 1u) {
-        var a = x[place_of(first_row) + column4];
-        if (NORM) {
-          squares_a.x += dot(a, a);
-          a *= scale;
-        }
-        one_a.x = fma(w.w, a.w, fma(w.z, a.z, fma(w.y, a.y, fma(w.x, a.x, one_a.x))));
-        if (PANELS >= 2u) { two_a.x = fma(v.w, a.w, fma(v.z, a.z, fma(v.y, a.y, fma(v.x, a.x, two_a.x)))); }
-        if (PANELS == 4u) {
-          three_a.x = fma(u.w, a.w, fma(u.z, a.z, fma(u.y, a.y, fma(u.x, a.x, three_a.x))));
-          last_a.x = fma(t.w, a.w, fma(t.z, a.z, fma(t.y, a.y, fma(t.x, a.x, last_a.x))));
-        }
-        continue;
-      }
       var a = rows_at(first_row, column4);
       if (NORM) {
         squares_a += squared(a);
         a = normed(a, scale);
       }
       one_a = added(one_a, w, a);
-      if (PANELS >= 2u) { two_a = added(two_a, v, a); }
+      two_a = added(two_a, v, a);
       if (PANELS == 4u) {
         three_a = added(three_a, u, a);
         last_a = added(last_a, t, a);
@@ -260,7 +228,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
           b = normed(b, scale);
         }
         one_b = added(one_b, w, b);
-        if (PANELS >= 2u) { two_b = added(two_b, v, b); }
+        two_b = added(two_b, v, b);
         if (PANELS == 4u) {
           three_b = added(three_b, u, b);
           last_b = added(last_b, t, b);

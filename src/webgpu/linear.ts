@@ -52,13 +52,14 @@ interface GpuWeight extends Weight {
   readonly firstPanel: number;
 }
 
-/** What a workgroup of linear.wgsl computes. */
+/** What a workgroup of linear_one.wgsl (1 row) or linear.wgsl (2, 4 or 8) computes: two panels, or a share of their outputs. */
 interface FewTile {
   readonly rows: number;
-  readonly panels: 1 | 2;
   /** Of a weight of as many panels or more it computes four, so that each load of x counts for more: of floats, and of quantised
    *  weights, whose unpacking takes registers. */
   readonly wide: readonly [floats: number, blocks: number];
+  /** Shares of panels that keep a GPU busy: with fewer, a workgroup has fewer outputs of each panel. */
+  readonly busyShares: number;
 }
 
 /** What a workgroup of linear_matrix.wgsl computes: LEFTS matrices' outputs for TEAMS · RIGHTS matrices of rows. */
@@ -90,30 +91,26 @@ interface Tiling {
   readonly busyGroups: number;
   /** With fewer than this a workgroup has one matrix of outputs and not two. */
   readonly slimGroups: number;
-  /** Shares of panels that keep a GPU busy: with fewer, a workgroup of `few` has fewer outputs of each panel. */
-  readonly busyShares: number;
   /** Of a workgroup of `few`. */
   readonly lanes: 64 | 256;
 }
 
 const TILING: Tiling = {
   few: [
-    { rows: 1, panels: 1, wide: [1280, 128] },
-    { rows: 2, panels: 1, wide: [128, 128] },
-    { rows: 4, panels: 2, wide: [128, 128] },
-    { rows: 8, panels: 2, wide: [128, Infinity] },
+    { rows: 1, wide: [Infinity, Infinity], busyShares: 2048 },
+    { rows: 2, wide: [128, 128], busyShares: 1024 },
+    { rows: 4, wide: [128, 128], busyShares: 1024 },
+    { rows: 8, wide: [128, Infinity], busyShares: 1024 },
   ],
   mostFewRows: 4,
   busyGroups: 256,
   slimGroups: 96,
-  busyShares: 1024,
   lanes: 256,
 };
 /** Where the GPU is a program, to begin a lane takes longer than its work. */
 const SOFTWARE_TILING: Tiling = {
   ...TILING,
-  few: TILING.few.map((tile) => ({ ...tile, wide: [5, 5] as const })),
-  busyShares: 32,
+  few: TILING.few.map((tile) => ({ ...tile, wide: tile.rows === 1 ? tile.wide : [5, 5], busyShares: 32 })),
   lanes: 64,
 };
 
@@ -258,20 +255,21 @@ export async function createLinear(
     const outputs = outputsOf(span);
     // A fixed class is one kernel for any number of rows: compilers round the others' sums in ways of their own.
     const least = kernelClass === "few" ? 1 : kind === "few" ? x.rows : Infinity;
-    const { rows, panels, wide } = tiling.few.find(({ rows }) => rows >= least) ?? tiling.few[tiling.few.length - 1];
-    const isWide = outputs >= wide[tileColumns > 16 ? 1 : 0] * PANEL;
-    const PANELS = isWide ? 4 : gated ? 2 : panels;
-    const busy = Math.min(tiling.busyShares, x.cols / 4);
-    // Beyond it lanes have no tile; and a single panel, or sums of eight rows, are better off with longer reads.
-    const most = Math.min(PANELS === 1 || rows === 8 ? 2 : 4, (stack.tiles * parts * PANEL) / tiling.lanes);
+    const { rows, wide, busyShares } = tiling.few.find(({ rows }) => rows >= least) ?? tiling.few[tiling.few.length - 1];
+    const PANELS = outputs >= wide[tileColumns > 16 ? 1 : 0] * PANEL ? 4 : 2;
+    const busy = Math.min(busyShares, x.cols / 2);
+    // Beyond it lanes have no tile; and sums of eight rows are better off with longer reads.
+    const most = Math.min(rows === 8 ? 2 : 4, (stack.tiles * parts * PANEL) / tiling.lanes);
     let shares = 1;
     while (2 * shares <= most && shares * outputs < busy * PANEL) shares *= 2;
-    const tile = { LANES: tiling.lanes, PANELS, OUTPUTS: PANEL / shares, GATED: Number(gated) };
-    const normed = { ROWS: rows, RAGGED: Number(stack.ragged), NORM: Number(norm !== undefined) };
+    const tile = { LANES: tiling.lanes, OUTPUTS: PANEL / shares, GATED: Number(gated) };
+    const few = { ...tile, RAGGED: Number(stack.ragged), NORM: Number(norm !== undefined) };
     const kernel =
       kind === "halves"
-        ? kernelOf(stack, "linear_half", [head && "half_unpacked", head], tile, append)
-        : kernelOf(stack, "linear", [head], { ...tile, ...normed }, append);
+        ? kernelOf(stack, "linear_half", [head && "half_unpacked", head], { ...tile, PANELS }, append)
+        : rows === 1
+          ? kernelOf(stack, "linear_one", [head], few, append)
+          : kernelOf(stack, "linear", [head], { ...few, PANELS, ROWS: rows }, append);
     return { kernel, rows, panels: gated ? PANELS / 2 : PANELS, shares };
   }
 

@@ -36,7 +36,7 @@ const PRODUCT = /^linear F16, 13 × 1031/;
 /** Seven panels, four of them at a time. */
 const WIDE = /^linear F16, 101 × 99/;
 /** Gate and up in whole panels, so that they lie side by side; else they are joined by swiglu. */
-const NORMED = /^linear and linearGated .*, BF16 and BF16$/;
+const NORMED = /^linear and linearGated .*, F32 and F32$/;
 const APART = /^linear and linearGated .*, F16 and F16$/;
 const CANDIDATES = /^candidates, (fewer|8 of 1003|64 of 5003)/;
 const BEYOND = /^candidates, draws/;
@@ -372,23 +372,16 @@ export const MUTATIONS: readonly Mutation[] = [
   // -------------------------------------------------------------------------------------------- products
   {
     shader: "linear",
-    find: "if (tile >= sizes.tiles ||",
-    replace: "if (tile + 1u >= sizes.tiles ||",
+    find: "tile < sizes.tiles; tile += SLOTS",
+    replace: "tile + 1u < sizes.tiles; tile += SLOTS",
     what: "the last tile of columns is dropped",
     tests: APART,
   },
   {
     shader: "linear",
-    find: "first += SLOTS * AHEAD",
-    replace: "first += SLOTS",
-    what: "tiles loaded ahead are added twice",
-    tests: PRODUCT,
-  },
-  {
-    shader: "linear",
-    find: "let next = min(first + SLOTS, sizes.tiles - 1u);",
-    replace: "let next = first;",
-    what: "the tile loaded ahead is the one at hand",
+    find: "tile += SLOTS)",
+    replace: "tile += 2u * SLOTS)",
+    what: "a lane leaves out every second of its tiles",
     tests: PRODUCT,
   },
   {
@@ -456,9 +449,9 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "linear",
-    find: "squares_a.x += dot(a, a);",
-    replace: "squares_a.x = dot(a, a);",
-    what: "one row's norm is that of a lane's last columns",
+    find: "squares_a += squared(a);",
+    replace: "squares_a = squared(a);",
+    what: "rows' norms are those of a lane's last columns",
     tests: NORMED,
   },
   {
@@ -466,13 +459,6 @@ export const MUTATIONS: readonly Mutation[] = [
     find: "squares_b += squared(b);",
     replace: "squares_b = squared(b);",
     what: "the second four rows' norms are those of a lane's last columns",
-    tests: NORMED,
-  },
-  {
-    shader: "linear",
-    find: "a *= scale;",
-    replace: "",
-    what: "a norm's weights are left out",
     tests: NORMED,
   },
   {
@@ -543,6 +529,97 @@ export const MUTATIONS: readonly Mutation[] = [
     find: "select(3u, 1u, GATED), GATED);",
     replace: "select(3u, 0u, GATED), GATED);",
     what: "a second panel of the gate meets the first of up",
+    tests: NORMED,
+  },
+  {
+    shader: "linear_one",
+    find: "tile < sizes.tiles; tile += SLOTS",
+    replace: "tile + 1u < sizes.tiles; tile += SLOTS",
+    what: "the last tile of columns is dropped",
+    tests: APART,
+  },
+  {
+    shader: "linear_one",
+    find: "tile += SLOTS)",
+    replace: "tile += 2u * SLOTS)",
+    what: "a lane leaves out every second of its tiles",
+    tests: PRODUCT,
+  },
+  {
+    shader: "linear_one",
+    find: "i < KEPT * PARTS;",
+    replace: "i < KEPT * PARTS - 1u;",
+    what: "the last slot's sums are dropped",
+    tests: PRODUCT,
+  },
+  {
+    shader: "linear_one",
+    find: "let output = first_output + lane",
+    replace: "let output = lane",
+    what: "a panel's shares all compute its first outputs",
+    tests: PRODUCT,
+  },
+  {
+    shader: "linear_one",
+    find: "other < LANES;",
+    replace: "other + kept < LANES;",
+    what: "the last lanes' sums are dropped",
+    tests: /^linear Q4_1, 85 × 1056/,
+  },
+  {
+    shader: "linear_one",
+    find: "sizes.panel + min(2u * pair + 1u, last)",
+    replace: "sizes.panel + min(2u * pair, last)",
+    what: "a second panel is the first",
+    tests: /^linear Q4_1, 85 × 1056/,
+  },
+  {
+    shader: "linear_one",
+    find: "select(0u, 16u, is_two)",
+    replace: "select(0u, 8u, is_two)",
+    what: "a second panel's results land in the first",
+    tests: /^linear Q4_1, 85 × 1056/,
+  },
+  {
+    shader: "linear_one",
+    find: "{ x += vec2f(stored(at), stored(at + 1u)); }",
+    replace: "{ x.x += stored(at); }",
+    what: "every second residual is lost",
+    tests: PRODUCT,
+  },
+  {
+    shader: "linear_one",
+    find: "column4 < sizes.x_stride4);",
+    replace: "true);",
+    what: "a row's norm takes in columns of the next one",
+    tests: APART,
+  },
+  {
+    shader: "linear_one",
+    find: "sums.squares += dot(a, a);",
+    replace: "sums.squares = dot(a, a);",
+    what: "a row's norm is that of a lane's last columns",
+    tests: APART,
+  },
+  {
+    shader: "linear_one",
+    find: "a *= norm[column4];",
+    replace: "",
+    what: "a norm's weights are left out",
+    tests: NORMED,
+  },
+  {
+    shader: "linear_one",
+    find: "/ f32(sizes.cols) + sizes.eps)",
+    replace: "/ f32(sizes.cols))",
+    what: "eps is left out",
+    tests: NORMED,
+  },
+  {
+    shader: "linear_one",
+    find: "sizes.up_panel + min(pair, last)",
+    replace: "sizes.up_panel + min(2u * pair, last)",
+    what: "gate and up of different outputs meet",
     tests: NORMED,
   },
   {
