@@ -538,6 +538,13 @@ test("arguments: what is wrong is refused by name", () => {
     ["generate --memory-limit 0.1 x --temperature", /temperature/],
     ["generate -f file x", /not both/],
     ["generate --raw --system s x", /--system cannot/],
+    ["generate --logprobs 2 x", /--logprobs goes with --json/],
+    ["generate --port 80 x", /--port does not go with generate/],
+    ["--host x", /--host does not go with what runs without a command/],
+    ["tokenize -n 3 x", /-n does not go with tokenize/],
+    ["tokenize --json x", /--json does not go with tokenize/],
+    ["serve --temperature 1", /--temperature does not go with serve/],
+    ["serve --system s", /--system does not go with serve/],
   ] as const) {
     assert.throws(
       () => parseArguments(line.split(" ")),

@@ -105,9 +105,12 @@ export function parseArguments(argv: readonly string[]): Arguments {
   if (command === "serve" && (words.length > 0 || args.file !== undefined)) {
     throw new UsageError("serve takes no text: prompts come over HTTP");
   }
-  if (command !== "serve" && (args.host !== undefined || args.port !== undefined)) {
-    throw new UsageError("--host and --port go with serve");
+  const unused = Object.keys(values).find((name) => UNUSED[command].some((title) => name in OPTIONS[title]));
+  if (unused) {
+    const what = command === "demo" ? "what runs without a command" : command;
+    throw new UsageError(`${spell(unused)} does not go with ${what}`);
   }
+  if (args.generate.logprobs !== undefined && !args.json) throw new UsageError("--logprobs goes with --json");
   if (words.length > 0) args.prompt = words.join(" ");
   if (args.prompt !== undefined && args.file !== undefined) throw new UsageError("give a prompt or --file, not both");
   if (args.raw && args.system !== undefined)
@@ -118,6 +121,14 @@ export function parseArguments(argv: readonly string[]): Arguments {
   return { ...args, command };
 }
 
+/** Parts of the table that say nothing to a command. */
+const UNUSED = {
+  demo: ["Server"],
+  generate: ["Server"],
+  maze: ["Server"],
+  tokenize: ["Sampling", "Output", "Server"],
+  serve: ["Prompt", "Sampling", "Output"],
+};
 /** What may be named; "demo" is what runs where nothing is. */
 const COMMANDS = ["generate", "tokenize", "serve", "maze"] as const;
 const isCommand = (word: string): word is (typeof COMMANDS)[number] | "demo" =>

@@ -255,7 +255,8 @@ export async function createLinear(
     const outputs = outputsOf(span);
     // A fixed class is one kernel for any number of rows: compilers round the others' sums in ways of their own.
     const least = kernelClass === "few" ? 1 : kind === "few" ? x.rows : Infinity;
-    const { rows, wide, busyShares } = tiling.few.find(({ rows }) => rows >= least) ?? tiling.few[tiling.few.length - 1];
+    const { rows, wide, busyShares } =
+      tiling.few.find(({ rows }) => rows >= least) ?? tiling.few[tiling.few.length - 1];
     const PANELS = outputs >= wide[tileColumns > 16 ? 1 : 0] * PANEL ? 4 : 2;
     const busy = Math.min(busyShares, x.cols / 2);
     // Beyond it lanes have no tile; and sums of eight rows are better off with longer reads.
