@@ -49,11 +49,11 @@ writeFileSync(
   MODULES.map((name) => `/** ${name}.wasm, deflated, base64. */\nexport declare const ${name}: string;\n`).join(""),
 );
 
-/** WGSL without comments and indentation; lines, and the two that mark a shader's head, stay. */
+/** WGSL without comments and indentation; lines, and those that mark a shader's heads, stay. */
 const compact = (text) =>
   text
     .split("\n")
-    .map((line) => (/^\/\/ (head|end of head)$/.test(line) ? line : line.replace(/\/\/.*/, "").trim()))
+    .map((line) => (/^\/\/ (head( \w+)?|end of head)$/.test(line) ? line : line.replace(/\/\/.*/, "").trim()))
     .filter((line) => line !== "")
     .join("\n")
     .concat("\n");

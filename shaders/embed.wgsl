@@ -6,20 +6,7 @@
 // One lane a unit of a row; workgroup y = row. A table in several buffers takes a dispatch each: a row is written by the one that
 // holds it.
 
-// head
-// F16: a unit is 8 halves of an output; a tile is 16 columns.
-const TILE_COLUMNS: u32 = 16u;
-const UNIT_COLUMNS: u32 = 8u;
-
-struct Unit { halves: vec4u }
-
-fn load_unit(panel: u32, tile: u32, output: u32, part: u32) -> Unit {
-  return Unit(weights[panel + tile * 32u + output * 2u + part]);
-}
-fn four(unit: Unit, i: u32) -> vec4f {
-  return vec4f(unpack2x16float(unit.halves[2u * i]), unpack2x16float(unit.halves[2u * i + 1u]));
-}
-// end of head
+// head weights_f16
 
 const LANES: u32 = 64u;
 const PARTS: u32 = TILE_COLUMNS / UNIT_COLUMNS; // units of a table row in a tile

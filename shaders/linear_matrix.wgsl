@@ -94,17 +94,7 @@ fn right(row: u32, column: u32) -> Right {
 fn stored(at: u32) -> f32 { return bitcast<f32>(out[at]); }
 fn store(at: u32, x: f32) { out[at] = bitcast<u32>(x); }
 
-// head
-/// Two neighbouring results of a row; the second is none where the results end with the first.
-fn put(row: u32, output: u32, sums: vec2f) {
-  if (output >= min(sizes.outputs, sizes.panels * 16u)) { return; }
-  let at = sizes.out_at + row * sizes.out_stride + output;
-  var x = sums;
-  if (sizes.add == 1u) { x += vec2f(stored(at), stored(at + 1u)); }
-  store(at, x.x);
-  if (output + 1u < sizes.outputs) { store(at + 1u, x.y); }
-}
-// end of head
+// head added
 
 /// Joins the shares' sums of two matrices, both of the rows from `row` of each team on: outputs side by side, or gate and up.
 fn finish(subgroup: u32, lane: u32, row: u32, first: Result, second: Result) {

@@ -8,32 +8,9 @@
 // A lane keeps to one output of both and to every SLOTS-th tile of its columns, so that consecutive lanes read consecutive units; no
 // branch stands between its loads, so that they go out together. An output's partial sums are joined at the end.
 
-// head
-// F16: a unit is 8 halves of an output; a tile is 16 columns.
-const TILE_COLUMNS: u32 = 16u;
-const UNIT_COLUMNS: u32 = 8u;
+// head weights_f16
 
-struct Unit { halves: vec4u }
-
-fn load_unit(panel: u32, tile: u32, output: u32, part: u32) -> Unit {
-  return Unit(weights[panel + tile * 32u + output * 2u + part]);
-}
-fn four(unit: Unit, i: u32) -> vec4f {
-  return vec4f(unpack2x16float(unit.halves[2u * i]), unpack2x16float(unit.halves[2u * i + 1u]));
-}
-// end of head
-
-// head
-/// Two neighbouring results of a row; the second is none where the results end with the first.
-fn put(row: u32, output: u32, sums: vec2f) {
-  if (output >= min(sizes.outputs, sizes.panels * 16u)) { return; }
-  let at = sizes.out_at + row * sizes.out_stride + output;
-  var x = sums;
-  if (sizes.add == 1u) { x += vec2f(stored(at), stored(at + 1u)); }
-  store(at, x.x);
-  if (output + 1u < sizes.outputs) { store(at + 1u, x.y); }
-}
-// end of head
+// head added
 
 override OUTPUTS: u32; // of a panel: 2, 4, 8 or 16
 override RAGGED: bool; // whether the last tile has more columns than x

@@ -131,9 +131,10 @@ function numberOf(codes: Map<string, number>, code: string): number {
   return number;
 }
 
-const HEAD = /\/\/ head\n[\s\S]*?\/\/ end of head\n/g;
+/** A shader's own head: the name of one of shaders/heads/, or what stands between two lines. */
+const HEAD = /\/\/ head (\w+)\n|\/\/ head\n[\s\S]*?\/\/ end of head\n/g;
 
-/** A shader's text with other heads in the place of its own. */
+/** A shader's text with its heads, or others in their place. */
 export function assemble(
   texts: Readonly<Record<string, string>>,
   name: string,
@@ -141,8 +142,8 @@ export function assemble(
 ): string {
   const text = texts[name] ?? fail("internal", `there is no shader ${name}`);
   let place = 0;
-  const replaced = text.replace(HEAD, (own) => {
-    const head = heads[place++];
+  const replaced = text.replace(HEAD, (own, named?: string) => {
+    const head = heads[place++] ?? named;
     return head === undefined ? own : `${texts[`heads/${head}`] ?? fail("internal", `there is no head ${head}`)}\n`;
   });
   if (place < heads.length)
