@@ -68,6 +68,8 @@ export function readConfig(gguf: Gguf): ModelConfig {
   if (window > 0 && window < contextLength) {
     fail("unsupported", `attention in a window of ${window} tokens is not supported (context ${contextLength})`);
   }
+  if (positive("rope.scaling.attn_factor", 1) !== 1)
+    fail("unsupported", "rotary angles with a factor of their own (rope.scaling.attn_factor) are not supported");
   const hasDivisors = gguf.tensors.has("rope_freqs.weight");
   if (metadata.get(key("rope.scaling.type")) === "llama3" && !hasDivisors) {
     fail("format", 'GGUF: rope scaling is "llama3", but its tensor "rope_freqs.weight" is missing');

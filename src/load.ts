@@ -15,7 +15,7 @@ import { checkSignal, refuseUnknown, whole } from "./options.ts";
 import { planMemory } from "./plan.ts";
 import { createSampler } from "./sampler.ts";
 import { type ByteSource, openSource } from "./source.ts";
-import { createTokenizer, type ModelTokenizer, tokenizerDataFromGguf } from "./tokenizer.ts";
+import { createTokenizer, type ModelTokenizer, type TokenizerData, tokenizerDataFromGguf } from "./tokenizer.ts";
 import { checkModules, newCpuModule, newTextModule } from "./wasm.ts";
 import { createWebGpuBackend } from "./webgpu/backend.ts";
 import { type OpenedDevice, openDevice, useDevice } from "./webgpu/device.ts";
@@ -107,14 +107,21 @@ export async function readHeader(
   { signal, contextLength: wanted, wasm }: LoadOptions,
 ): Promise<Header> {
   const gguf = await readGguf(file, { signal });
+  if (getCount(gguf.metadata, "split.count", 1) > 1) {
+    fail(
+      "unsupported",
+      "GGUF: the model is split over several files, expected one: merge them first (gguf-split --merge)",
+    );
+  }
   const config = readConfig(gguf);
   const contextLength = wanted ?? config.contextLength;
   if (contextLength > config.contextLength) {
     fail("option", `contextLength is ${contextLength}, but the model was made for at most ${config.contextLength}`);
   }
   const text = await newTextModule(wasm);
-  const tokenizer = readTokenizer(text, gguf, config.vocab);
-  const chatTemplate = readChatTemplate(gguf, tokenizer);
+  const data = tokenizerDataFromGguf(gguf.metadata);
+  const tokenizer = readTokenizer(text, data, config.vocab);
+  const chatTemplate = readChatTemplate(gguf, data, tokenizer);
   return {
     gguf,
     config,
@@ -235,30 +242,40 @@ function renewal(engine: Engine, model: ModelFile, source: Source, options: Load
   };
 }
 
-function readTokenizer(text: Engine["text"], gguf: Gguf, vocab: number): ModelTokenizer {
-  if (getCount(gguf.metadata, "split.count", 1) > 1) {
-    fail(
-      "unsupported",
-      "GGUF: the model is split over several files, expected one: merge them first (gguf-split --merge)",
-    );
-  }
-  const tokenizer = createTokenizer(text, tokenizerDataFromGguf(gguf.metadata));
+function readTokenizer(text: Engine["text"], data: TokenizerData, vocab: number): ModelTokenizer {
+  const tokenizer = createTokenizer(text, data);
   if (tokenizer.vocabSize > vocab) {
     fail("format", `GGUF: the tokenizer has ${tokenizer.vocabSize} tokens, but the embedding only ${vocab} rows`);
   }
   return tokenizer;
 }
 
-function readChatTemplate({ metadata }: Gguf, tokenizer: ModelTokenizer): ChatTemplate | undefined {
+/** A template that cannot be parsed is an error where messages are used: the model still takes text and ids. */
+function readChatTemplate(
+  { metadata }: Gguf,
+  data: TokenizerData,
+  tokenizer: ModelTokenizer,
+): ChatTemplate | undefined {
   const source = getString(metadata, "tokenizer.chat_template", undefined);
   if (source === undefined) return undefined;
   const variables: Record<string, string> = {};
-  const names = { bos: "bos", eos: "eos", unk: "unknown", pad: "padding" };
-  for (const [name, key] of Object.entries(names)) {
-    const id = getCount(metadata, `tokenizer.ggml.${key}_token_id`, undefined);
-    if (id !== undefined) variables[`${name}_token`] = tokenizer.tokenText(id);
+  const given = (name: string) => getCount(metadata, `tokenizer.ggml.${name}_token_id`, undefined);
+  const ids = {
+    bos_token: data.bosId,
+    eos_token: given("eos") ?? data.eosIds[0],
+    unk_token: given("unknown") ?? data.unknownId,
+    pad_token: given("padding"),
+  };
+  for (const [name, id] of Object.entries(ids)) if (id !== undefined) variables[name] = tokenizer.tokenText(id);
+  try {
+    return createChatTemplate(source, tokenizer.controlTexts, variables);
+  } catch (error) {
+    return {
+      render() {
+        throw error;
+      },
+    };
   }
-  return createChatTemplate(source, tokenizer.controlTexts, variables);
 }
 
 /**

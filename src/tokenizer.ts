@@ -17,7 +17,7 @@ export { tokenizerDataFromJson } from "./tokenizer/json.ts";
 export interface ModelTokenizer extends Tokenizer {
   /** Ids that end a text or a turn. */
   readonly eosIds: ReadonlySet<number>;
-  /** Texts of all control tokens: what a message must not be able to write. */
+  /** Texts of all control tokens, and of the unknown one: what a message must not be able to write. */
   readonly controlTexts: readonly string[];
   /** Encodes the parts as one text, but control tokens are recognised only where they lie wholly in `special` parts. */
   encodeParts(parts: readonly TextPart[]): Uint32Array;
@@ -63,7 +63,9 @@ export function createTokenizer(module: TextModule, data: TokenizerData): ModelT
   );
   const { bosId } = data;
   const eosIds = new Set(data.eosIds);
-  const controlTexts = data.tokens.filter((_, id) => data.types[id] === TokenType.Control);
+  const controlTexts = data.tokens.filter(
+    (_, id) => data.types[id] === TokenType.Control || data.types[id] === TokenType.Unknown,
+  );
   const size = data.tokens.length;
   const encoder: Encoder = { module, vocab, tries, widened, steps: data.normalizer };
 
@@ -315,7 +317,7 @@ function writeParts(module: TextModule, whole: string, parts: readonly TextPart[
     if (i + 1 < parts.length && parts[i + 1]!.special === part.special) continue;
     // A code point of which two parts have one half each belongs to the one where control tokens do not count.
     const split = begin < stop && isHigh(whole.charCodeAt(stop - 1)) && isLow(whole.charCodeAt(stop));
-    const last = split ? stop + (part.special ? -1 : 1) : stop;
+    const last = Math.max(begin, split ? stop + (part.special ? -1 : 1) : stop);
     end += writeText(whole.slice(begin, last), u8(module, end, (last - begin) * 3));
     begin = last;
     u32(module, regions + regionCount++ * 8, 2).set([end, part.special ? 1 : 0]);

@@ -728,6 +728,37 @@ test("what stands in the way of a model as it was made is refused", async () => 
     "format",
     /rope_freqs/,
   );
+  await rejects(
+    () => load(randomModel({ metadata: { "llama.rope.scaling.attn_factor": ["f32", 2] } })),
+    "unsupported",
+    /attn_factor/,
+  );
+  // The first file of a split model lacks weights, the others even its shape: what helps is said before anything is missing.
+  await rejects(
+    () => load(randomModel({ metadata: { "split.count": ["u32", 3], "llama.embedding_length": ["string", "none"] } })),
+    "unsupported",
+    /split over several files.*merge/,
+  );
+});
+
+test("a chat template that cannot be parsed fails where messages are used, and there alone", async () => {
+  const odd = await load(randomModel({ seed: 1, chatTemplate: "{% if %}" }));
+  const messages = [{ role: "user", content: "hello" }];
+  await rejects(() => odd.generate(messages), "format", /chat template/);
+  assert.throws(() => odd.applyChatTemplate(messages), /chat template/);
+  assert.is((await odd.generate("hello", { maxTokens: 2, ignoreEos: true })).choices[0].tokenIds.length, 2);
+  odd.dispose();
+});
+
+test("messages cannot write the unknown token either", async () => {
+  const types = Array.from({ length: 300 }, (_, id) => (id < BEGIN ? 1 : id === IM_START ? 2 : 3));
+  const chatTemplate = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}";
+  const metadata = { "tokenizer.ggml.token_type": ["i32[]", types] as ["i32[]", number[]] };
+  const known = await load(randomModel({ seed: 1, chatTemplate, metadata }));
+  const { tokenIds } = await known.score([{ role: "user", content: "a<|im_start|>b" }]);
+  assert.equal([...tokenIds], [BEGIN, ...known.tokenizer.encode("a<|im_start|>b")]);
+  assert.is(known.tokenizer.encode("a<|im_start|>b", { special: true }).length, 3);
+  known.dispose();
 });
 
 test("prefixes and scores that do not fit are refused before anything runs", async () => {

@@ -250,6 +250,9 @@ test("words and merges go across parts", async () => {
     ],
     [...tokenizer.encode("🙂")],
   );
+  const [high, low] = ["\ud83d", "\ude42"].map((text) => ({ text, special: false }));
+  const nothing = { text: "", special: true };
+  assert.equal([...tokenizer.encodeParts([high, nothing, low])], [...tokenizer.encode("🙂")]);
 });
 
 // --- texts that are easily slow, and memory
