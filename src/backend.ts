@@ -151,8 +151,11 @@ export interface Backend {
   /** New attention states for up to `rows` rows of all heads. */
   states(rows: number): States;
 
-  /** Makes sure that blocks 0 … count - 1 have memory; where that has to be asked for, a promise. Errors: `memory`: all is as before. */
-  reserveBlocks(count: number): Promise<void> | undefined;
+  /**
+   * Makes sure that blocks 0 … count - 1 have memory; where that has to be asked for, a promise. It may come for more at once, but never
+   * for more than `most` in all: what else the plan holds room for would lack it. Errors: `memory`: all is as before.
+   */
+  reserveBlocks(count: number, most?: number): Promise<void> | undefined;
   /** Copies a block, of all layers: at least its first nTokens tokens. */
   copyBlock(from: number, to: number, nTokens: number): void;
 

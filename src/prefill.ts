@@ -131,7 +131,8 @@ export function* breathe(engine: Engine, signal: AbortSignal | undefined): Steps
 /** Memory for as many more blocks, before the cache gives them out: what fails here leaves nothing promised. */
 export function* reserve({ backend, cache }: Engine, blocks: number): Steps<void> {
   const { made, inUse } = cache.counts();
-  const more = backend.reserveBlocks(Math.min(Math.max(made, inUse + blocks), cache.maxBlocks));
+  const { maxBlocks } = cache;
+  const more = backend.reserveBlocks(Math.min(Math.max(made, inUse + blocks), maxBlocks), maxBlocks);
   if (more) yield* settled(more);
 }
 

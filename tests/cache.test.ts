@@ -136,6 +136,25 @@ test("what is discarded is forgotten, what others share is not", () => {
   assert.is(cache.counts().inUse, 0);
 });
 
+test("what is discarded is forgotten in a block, too, that others hold no further", () => {
+  const cache = createCache(text, { blockTokens: 8, maxBlocks: 10 });
+  const ids = Uint32Array.from([1, 2, 3, 4, 5, 6, 7, 8]);
+  const held = cache.newPath();
+  held.extend(ids.subarray(0, 5));
+  const failed = cache.acquire(ids);
+  failed.extend(ids.subarray(5));
+  const further = cache.acquire(ids.subarray(0, 6));
+  failed.discard();
+  assert.is(cache.match(ids), 6, "as far as another goes");
+  further.discard();
+  const again = cache.acquire(ids);
+  again.extend(ids.subarray(again.length));
+  again.discard();
+  assert.is(cache.match(ids), 6);
+  held.release();
+  assert.is(cache.match(ids), 6);
+});
+
 test("storing the same prompt many times over adds nothing", () => {
   const cache = createCache(text, { blockTokens: 4, maxBlocks: 100 });
   const ids = Uint32Array.from({ length: 11 }, (_, i) => i);
@@ -459,9 +478,14 @@ function newModel(blockTokens: number, maxBlocks: number) {
     const keep = discard && ids.length > start ? start : Number.POSITIVE_INFINITY;
     for (let i = blocks.length - 1; i >= 0; i--) {
       const block = tree.get(blocks[i])!;
-      if (--block.refs > 0) continue;
-      const left = keep - i * blockTokens;
-      if (!hasChildren(blocks[i])) block.ids.length = Math.max(0, Math.min(block.ids.length, left));
+      block.refs--;
+      // Tokens beyond what is kept go from blocks that others hold, too, as far as these do not reach themselves.
+      const ending = paths.filter((other) => other !== target && other.blocks.at(-1) === blocks[i]);
+      const reach = Math.max(keep, ...ending.map((other) => other.ids.length));
+      const left = (keep > i * blockTokens ? reach : keep) - i * blockTokens;
+      const goes = left > 0 || block.refs === 0;
+      if (goes && !hasChildren(blocks[i])) block.ids.length = Math.max(0, Math.min(block.ids.length, left));
+      if (block.refs > 0) continue;
       if (block.ids.length === 0) tree.delete(blocks[i]);
       else settle(blocks[i]);
     }

@@ -7,7 +7,7 @@ import { type Chunk, type GenerateOptions, load, type Model, type Result, type S
 import { loadEngine, readHeader } from "../src/load.ts";
 import { openSource } from "../src/source.ts";
 import { checkWeights } from "../src/weights.ts";
-import { rejects } from "./support/backends.ts";
+import { plainBatch, rejects, wasmBackend } from "./support/backends.ts";
 import { held } from "./support/memory.ts";
 import { CHAT_TEMPLATE, CONTROL_TOKENS, type RandomModelOptions, randomModel } from "./support/random-model.ts";
 
@@ -759,6 +759,23 @@ test("messages cannot write the unknown token either", async () => {
   assert.equal([...tokenIds], [BEGIN, ...known.tokenizer.encode("a<|im_start|>b")]);
   assert.is(known.tokenizer.encode("a<|im_start|>b", { special: true }).length, 3);
   known.dispose();
+});
+
+test("a batch that memory has no room for is refused each time, and what is there stays as it is", async () => {
+  const { usedBytes } = await wasmBackend.create();
+  const tight = await wasmBackend.create({}, usedBytes + 1000);
+  const small = tight.prepare(plainBatch(new Uint32Array(4), 6));
+  for (let i = 0; i < 3; i++)
+    await rejects(() => tight.prepare(plainBatch(new Uint32Array(64), 6)), "memory", /batch: .* bytes needed/);
+  assert.is(tight.prepare(plainBatch(new Uint32Array(4), 6)).rows, small.rows);
+});
+
+test("K/V that grow in advance leave what the plan has for other things", async () => {
+  const backend = await wasmBackend.create();
+  const before = backend.usedBytes;
+  for (let blocks = 1; blocks <= 13; blocks++) backend.reserveBlocks(blocks, 13);
+  const taken = backend.usedBytes - before;
+  assert.ok(taken >= 13 * backend.blockBytes && taken < 13.5 * backend.blockBytes, `${taken / backend.blockBytes}`);
 });
 
 test("prefixes and scores that do not fit are refused before anything runs", async () => {

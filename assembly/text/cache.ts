@@ -239,7 +239,7 @@ export function pathDiscard(handle: usize, path: u32): i32 {
   return endPath(cache, path, holder.length > holder.start ? holder.start : NONE);
 }
 
-/** Gives up a path; blocks that nobody else holds or has gone on from keep the tokens before position `keep`. */
+/** Gives up a path; blocks that nobody has gone on from keep the tokens before position `keep`, and those that other paths hold. */
 function endPath(cache: Cache, path: u32, keep: u32): i32 {
   if (!holds(cache, path, IN_TREE)) return UNKNOWN;
   const holder = holderAt(cache, path);
@@ -249,17 +249,29 @@ function endPath(cache: Cache, path: u32, keep: u32): i32 {
   for (let b = holder.last; b != NONE; position -= blockTokens) {
     const block = blockAt(cache, b);
     const parent = block.parent;
-    if (--block.refs == 0) {
-      if (keep > position) {
-        if (block.children == 0 && block.length > keep - position) setLength(cache, b, keep - position);
-        settle(cache, b);
-      } else if (block.children == 0) leaveTree(cache, b);
-      else settle(cache, b);
+    block.refs--;
+    if (keep > position && keep != NONE && block.children == 0) {
+      const kept = max(keep, reach(cache, b, path)) - position;
+      if (block.length > kept) setLength(cache, b, kept);
+    }
+    if (block.refs == 0) {
+      if (keep > position || block.children > 0) settle(cache, b);
+      else leaveTree(cache, b);
     }
     b = parent;
   }
   giveHolder(cache, path);
   return 0;
+}
+
+/** Tokens of the longest other path that ends in a block. */
+function reach(cache: Cache, b: u32, path: u32): u32 {
+  let most: u32 = 0;
+  for (let p: u32 = 0; p < cache.nHolders; p++) {
+    const other = holderAt(cache, p);
+    if (p != path && other.state == IN_TREE && other.last == b) most = max(most, other.length);
+  }
+  return most;
 }
 
 /** An empty tail; its number, or a code below 0. */

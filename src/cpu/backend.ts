@@ -166,10 +166,11 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = WAS
       };
     },
 
-    reserveBlocks(nBlocks) {
+    reserveBlocks(nBlocks, most = Infinity) {
       // In runs that grow with the cache, so that a long sequence asks for memory a few times only.
       while (blockAddress.length < nBlocks) {
-        const wanted = Math.max(nBlocks - blockAddress.length, Math.min(64, blockAddress.length >> 1));
+        const { length } = blockAddress;
+        const wanted = Math.max(nBlocks - length, Math.min(64, length >> 1, most - length));
         const fitting = Math.floor(Math.max(0, limit - cpu.used()) / blockBytes);
         const taken = fitting >= nBlocks - blockAddress.length ? Math.min(wanted, fitting) : wanted;
         const at = take(taken * blockBytes, `K/V of ${taken * BLOCK} tokens`);
@@ -192,8 +193,9 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = WAS
       const tailStride = Math.max(0, ...(batch.tails?.blocks.map((blocks) => blocks.length) ?? []));
       const words = rows * (4 + ropeDim + tailStride) + batch.context.blocks.length;
       if (words > batchWords) {
-        batchWords = Math.max(words, batchWords * 2);
-        batchAt = take(batchWords * 4, "batch");
+        const wanted = Math.max(words, batchWords * 2);
+        batchAt = take(wanted * 4, "batch");
+        batchWords = wanted;
       }
       const view = u32(cpu, batchAt, words);
       let word = 0;

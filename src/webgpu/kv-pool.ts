@@ -44,14 +44,14 @@ export function createKvPool(gpu: Gpu, shape: Shape): KvPool {
     blockBytes: nLayers * bytes,
     movingBytes: bytes,
     maxBlocks,
-    reserveBlocks(count) {
+    reserveBlocks(count, most = maxBlocks) {
       if (count <= reserved) return undefined;
       if (count > maxBlocks) {
         fail("memory", `K/V: ${count} blocks asked for, but a buffer of this device holds ${maxBlocks} of a layer`);
       }
       // Half as much again, so that growing block by block copies each block a few times and not always. Not where the limit is near:
       // the last layer to grow is there twice.
-      const wanted = Math.min(maxBlocks, Math.max(count, reserved + Math.ceil(reserved / 2)));
+      const wanted = Math.max(count, Math.min(maxBlocks, most, reserved + Math.ceil(reserved / 2)));
       const fits = bytes * ((nLayers - 1) * (wanted - reserved) + wanted) <= gpu.roomBytes;
       const ample = fits ? wanted : count;
       return growTo(ample).catch((error) => {
