@@ -70,7 +70,7 @@ A small one to begin with (145 MB):
 
 async function loadModel(source: string, args: Arguments, signal: AbortSignal): Promise<Model> {
   const began = performance.now();
-  const show = (text: string) => stderr.isTTY && stderr.write(`\r${text}\x1b[K`);
+  const show = (text: string) => stderr.isTTY && env.TERM !== "dumb" && stderr.write(`\r${text}\x1b[K`);
   let drawn = 0;
   show(`Opening ${harmless(basename(source))}`);
   const onProgress = ({ loaded, total, phase }: { loaded: number; total: number; phase: "download" | "upload" }) => {

@@ -543,6 +543,8 @@ test("arguments: what is wrong is refused by name", () => {
     ["--host x", /--host does not go with what runs without a command/],
     ["tokenize -n 3 x", /-n does not go with tokenize/],
     ["tokenize --json x", /--json does not go with tokenize/],
+    ["tokenize --system s x", /--system does not go with tokenize/],
+    ["maze --rank vote", /--rank does not go with maze/],
     ["serve --temperature 1", /--temperature does not go with serve/],
     ["serve --system s", /--system does not go with serve/],
   ] as const) {

@@ -105,7 +105,9 @@ export function parseArguments(argv: readonly string[]): Arguments {
   if (command === "serve" && (words.length > 0 || args.file !== undefined)) {
     throw new UsageError("serve takes no text: prompts come over HTTP");
   }
-  const unused = Object.keys(values).find((name) => UNUSED[command].some((title) => name in OPTIONS[title]));
+  const unused = Object.keys(values).find((name) =>
+    UNUSED[command].some((part) => part === name || (part in OPTIONS && name in OPTIONS[part])),
+  );
   if (unused) {
     const what = command === "demo" ? "what runs without a command" : command;
     throw new UsageError(`${spell(unused)} does not go with ${what}`);
@@ -121,12 +123,12 @@ export function parseArguments(argv: readonly string[]): Arguments {
   return { ...args, command };
 }
 
-/** Parts of the table that say nothing to a command. */
-const UNUSED = {
+/** Parts of the table, and single options, that say nothing to a command. */
+const UNUSED: Record<(typeof COMMANDS)[number] | "demo", readonly string[]> = {
   demo: ["Server"],
   generate: ["Server"],
-  maze: ["Server"],
-  tokenize: ["Sampling", "Output", "Server"],
+  maze: ["Server", "system", "raw", "rank", "full"],
+  tokenize: ["Sampling", "Output", "Server", "system", "raw", "backend", "context-length", "memory-limit"],
   serve: ["Prompt", "Sampling", "Output"],
 };
 /** What may be named; "demo" is what runs where nothing is. */

@@ -81,7 +81,7 @@ export async function runMaze(source: string, args: Arguments, text: string | un
 
 function mazeFrom(text: string): mazes.Maze {
   try {
-    return mazes.parseMaze(text.trimEnd());
+    return mazes.parseMaze(text.replace(/[ \t]*\r?\n/g, "\n").trimEnd());
   } catch (error) {
     if (error instanceof mazes.MazeError)
       throw new FurcateError("option", `--file: ${error.message}`, { cause: error });
