@@ -6,7 +6,12 @@ import esbuild from "rollup-plugin-esbuild";
 
 /** Where Deno finds the types; put before the code once minifying has taken the comments out. */
 const types = { name: "types", renderChunk: (code) => `/* @ts-self-types="./furcate.d.ts" */\n${code}` };
-const code = [resolve(), esbuild({ target: "es2022", minify: true }), types];
+/** What bundlers of whoever uses furcate must not look for (src/host.ts); minifying has taken these comments out, too. */
+const optional = {
+  name: "optional imports",
+  renderChunk: (code) => code.replace(/\bimport\((\w+)\)/g, "import(/* @vite-ignore */ /* webpackIgnore: true */ $1)"),
+};
+const code = [resolve(), esbuild({ target: "es2022", minify: true }), optional, types];
 
 export default [
   {

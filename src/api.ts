@@ -9,7 +9,7 @@ export type Source = string | URL | Blob | ArrayBuffer | Uint8Array;
 export interface LoadOptions {
   backend?: "auto" | "webgpu" | "wasm";
   /** Your own device; furcate then neither destroys it nor makes a new one when it is lost. */
-  device?: GPUDevice;
+  device?: Device;
   /** Compiled modules, for runtimes that refuse to compile bytes (edge workers). */
   wasm?: CompiledModules;
   /** Run in a Web Worker made from this same file (pages). `workerUrl`: where it lies after bundling. */
@@ -52,6 +52,8 @@ export interface Model {
   applyChatTemplate(messages: Message[], options?: { addGenerationPrompt?: boolean; tools?: unknown[] }): string;
   dispose(): void;
 }
+/** GPUDevice, where the user's types know it. */
+type Device = typeof globalThis extends { GPUDevice: { prototype: infer Device } } ? Device : object;
 /** What `using` asks for, where the language knows it. */
 type Disposing = {
   [Key in typeof Symbol extends { readonly dispose: infer Dispose extends symbol } ? Dispose : never]: () => void;

@@ -26,7 +26,7 @@ import { rankChoices } from "./rank.ts";
 import { openSource } from "./source.ts";
 import { createTokenizer, type ModelTokenizer, tokenizerDataFromGguf, tokenizerDataFromJson } from "./tokenizer.ts";
 import { newTextModule } from "./wasm.ts";
-import { listenInWorker, loadInWorker, startWorker } from "./worker.ts";
+import { isOwnWorker, listenInWorker, loadInWorker, startWorker } from "./worker.ts";
 
 export type * from "./api.ts";
 export { type ErrorCode, FurcateError } from "./errors.ts";
@@ -38,6 +38,8 @@ listenInWorker();
 /** Loads a model from a GGUF file. Errors: see FurcateError; an abort rejects with signal.reason. */
 export async function load(source: Source, options: LoadOptions = {}): Promise<Model> {
   checkLoadOptions(options);
+  // A bundler may have put the page's own program into this file, and so into the worker: there it has come far enough.
+  if (isOwnWorker()) return new Promise(() => {});
   const worker = options.worker ? await startWorker(options) : undefined;
   if (typeof worker === "object") return createModel(await loadInWorker(worker, source, options));
   const { engine, ...loaded } = await loadEngine(source, options);

@@ -9,10 +9,12 @@ import { fail, show } from "./errors.ts";
 export type TextModule = Awaited<ReturnType<typeof instantiateText>>;
 export type CpuModule = Awaited<ReturnType<typeof instantiateCpu>>;
 
+/** WebAssembly.Module, where the user's types know it. */
+type WasmModule = typeof globalThis extends { WebAssembly: { Module: { prototype: infer Module } } } ? Module : object;
 /** Compiled modules, for runtimes that refuse to compile bytes (edge workers). */
 export interface CompiledModules {
-  text: WebAssembly.Module;
-  cpu: WebAssembly.Module;
+  text: WasmModule;
+  cpu: WasmModule;
 }
 
 /** Refuses what are no compiled modules. Errors: `option`. */

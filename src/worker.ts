@@ -225,11 +225,14 @@ function remoteCalls(line: Line, backend: Calls["backend"]): Calls {
 
 // ---------------------------------------------------------------------------------------------- in the worker
 
+/** Whether this is a worker that startWorker made. A page may bear any name, so the name alone is not enough. */
+export const isOwnWorker = (): boolean =>
+  "DedicatedWorkerGlobalScope" in globalThis && (globalThis as unknown as WorkerScope).name === NAME;
+
 /** Answers requests, if this is a worker that startWorker made. */
 export function listenInWorker(): void {
+  if (!isOwnWorker()) return;
   const scope = globalThis as unknown as WorkerScope;
-  // A page may bear any name, so the name alone is not enough.
-  if (!("DedicatedWorkerGlobalScope" in globalThis) || scope.name !== NAME) return;
   let calls: Calls;
   const aborts = new Map<number, AbortController>();
   const listeners = new Map<number, CallListener & { stopped: Set<number> }>();

@@ -100,6 +100,40 @@ test("bundlers for pages take it as it is, and keep a worker's only import", asy
   }
 });
 
+test("bundled with a program of its own it starts one worker, whose copy of that program stops where it loads", async () => {
+  const program = `import { load } from "furcate";
+    console.log("begins");
+    const model = await load("model.gguf", { worker: true, backend: "wasm" });
+    const { choices, stats } = await model.generate("a", { maxTokens: 2, ignoreEos: true });
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    console.log("ends", choices[0].tokenIds.length, stats.workerFallback);
+    model.dispose();`;
+  writeFileSync(join(folder, "program.js"), program);
+  const entryPoints = [join(folder, "program.js")];
+  await build({ entryPoints, bundle: true, format: "esm", outfile: join(folder, "bundled.js"), logLevel: "error" });
+  const args = ["run", "--no-remote", "--node-modules-dir=manual", "--allow-read=.", "bundled.js"];
+  const { stdout } = await run(process.execPath, [deno, ...args], { cwd: folder, env: quiet, timeout: 60_000 });
+  assert.is(stdout, "begins\nbegins\nends 2 undefined\n");
+  const bundle = readFileSync(join(root, "dist/furcate.js"), "utf8");
+  assert.is(
+    bundle.split("import(/* @vite-ignore */ /* webpackIgnore: true */ ").length,
+    2,
+    "bundlers do not look there",
+  );
+});
+
+test("its types need neither a page's nor a GPU's", async () => {
+  const source = `import { load, type LoadOptions } from "furcate";
+    export const wasm: LoadOptions["wasm"] = undefined;
+    export const answer = load("model.gguf").then((model) => model.generate("a", { n: 2 }));`;
+  writeFileSync(join(folder, "typed.mts"), source);
+  const types = createRequire(import.meta.url).resolve("@types/node/package.json");
+  const flags = ["--noEmit", "--strict", "--target", "es2022", "--lib", "es2022", "--module", "nodenext"];
+  const tsc = join(root, "node_modules/typescript/bin/tsc");
+  const typed = [tsc, ...flags, "--typeRoots", join(types, "../.."), "--types", "node", "typed.mts"];
+  await run(process.execPath, typed, { cwd: folder });
+});
+
 test("installed, it serves the page with all that the page keeps for a visit without a network", async () => {
   const server = await startNode([], join(folder, "node_modules/furcate/dist/cli.js"));
   try {
