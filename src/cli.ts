@@ -21,7 +21,7 @@ import { bar, panelLines, type Row } from "./cli/panel.ts";
 import { bytes, choiceTable, json, plainChoices, statistics } from "./cli/report.ts";
 import { openScreen, paintFor, sizeOf } from "./cli/screen.ts";
 import { serveHttp } from "./cli/serve.ts";
-import { harmless } from "./cli/text.ts";
+import { harmless, head } from "./cli/text.ts";
 
 const { stdin, stdout, stderr, env } = process;
 const FRAME_MS = 50;
@@ -70,7 +70,8 @@ A small one to begin with (145 MB):
 
 async function loadModel(source: string, args: Arguments, signal: AbortSignal): Promise<Model> {
   const began = performance.now();
-  const show = (text: string) => stderr.isTTY && env.TERM !== "dumb" && stderr.write(`\r${text}\x1b[K`);
+  const show = (text: string) =>
+    stderr.isTTY && env.TERM !== "dumb" && stderr.write(`\r${head(text, sizeOf(stderr).columns)}\x1b[K`);
   let drawn = 0;
   show(`Opening ${harmless(basename(source))}`);
   const onProgress = ({ loaded, total, phase }: { loaded: number; total: number; phase: "download" | "upload" }) => {

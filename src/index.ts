@@ -17,7 +17,7 @@ import type {
 } from "./api.ts";
 import { type CallListener, type Calls, engineCalls, type Held } from "./calls.ts";
 import type { ChatTemplate } from "./chat.ts";
-import { fail } from "./errors.ts";
+import { fail, show } from "./errors.ts";
 import { readGguf } from "./formats/gguf.ts";
 import { checkLoadOptions, loadEngine } from "./load.ts";
 import { checkSignal, refuseUnknown, resolveOptions, whole } from "./options.ts";
@@ -205,7 +205,7 @@ function checkPrompt({ vocabSize, contextLength }: ModelInfo, ids: Uint32Array):
 function checkIds(ids: ArrayLike<number>): Uint32Array {
   for (let i = 0; i < ids.length; i++) {
     if (!Number.isInteger(ids[i]) || ids[i] < 0 || ids[i] > 0xffff_ffff) {
-      fail("option", `token id ${i} is ${ids[i]}, expected a whole number from 0 up`);
+      fail("option", `token id ${i} is ${show(ids[i])}, expected a whole number from 0 up`);
     }
   }
   return Uint32Array.from(ids);

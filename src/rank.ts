@@ -1,7 +1,7 @@
 // Orders the choices of a call. Knows choices; nothing of how they came about.
 
 import type { Choice, GenerateOptions } from "./api.ts";
-import { fail } from "./errors.ts";
+import { fail, show } from "./errors.ts";
 
 /**
  * Gives each choice its score and sorts best first: by score, then mean log-probability, then index.
@@ -31,6 +31,9 @@ async function score(
   if (rank === "mean-logprob") return choices.map((choice) => choice.meanLogprob);
   if (rank === "vote") {
     const keys = choices.map((choice) => answer(choice.text));
+    const other = keys.findIndex((key) => typeof key !== "string");
+    if (other >= 0)
+      fail("option", `answer: the function returned ${show(keys[other])} for choice ${other}, expected a text`);
     const votes = new Map<string, number>();
     for (const key of keys) votes.set(key, (votes.get(key) ?? 0) + 1);
     return keys.map((key) => (votes.get(key) as number) / choices.length);
@@ -38,6 +41,9 @@ async function score(
   const scores = await Promise.all(choices.map((choice) => rank(choice)));
   const broken = scores.findIndex((value) => typeof value !== "number" || !Number.isFinite(value));
   if (broken >= 0)
-    fail("option", `rank: the function returned ${scores[broken]} for choice ${broken}, expected a finite number`);
+    fail(
+      "option",
+      `rank: the function returned ${show(scores[broken])} for choice ${broken}, expected a finite number`,
+    );
   return scores;
 }

@@ -538,6 +538,7 @@ test("arguments: what is wrong is refused by name", () => {
     ["generate --memory-limit 0.1 x --temperature", /temperature/],
     ["generate -f file x", /not both/],
     ["generate --raw --system s x", /--system cannot/],
+    ["generate --stop= x", /--stop "": expected a text/],
     ["generate --logprobs 2 x", /--logprobs goes with --json/],
     ["generate --port 80 x", /--port does not go with generate/],
     ["--host x", /--host does not go with what runs without a command/],

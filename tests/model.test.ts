@@ -624,6 +624,10 @@ test("rankings: by mean log-probability, by votes, by a function", async () => {
   const byVote = await model.generate("the", { ...options, rank: "vote", answer });
   assert.equal(order(byVote), sorted(votes));
   for (const { score, index } of byVote.choices) assert.is(score, votes(index));
+  const later = (async (text: string) => answer(text)) as unknown as typeof answer;
+  await rejects(() => model.generate("the", { ...options, rank: "vote", answer: later }), "option", /expected a text/);
+  const odd = (() => Symbol("x")) as unknown as () => number;
+  await rejects(() => model.generate("the", { ...options, rank: odd }), "option", /expected a finite number/);
 
   for (const rank of [
     ({ index }: { index: number }) => (index * 5) % 8,

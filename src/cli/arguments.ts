@@ -151,7 +151,11 @@ function parse(argv: readonly string[]): { values: Record<string, unknown>; posi
 function convert(name: string, value: unknown): unknown {
   const { kind, min = Number.NEGATIVE_INFINITY, max = Number.POSITIVE_INFINITY } = ALL[name];
   if (kind === "") return value;
-  if (kind === "TEXTS") return (value as string[]).map((text) => text.replaceAll("\\n", "\n"));
+  if (kind === "TEXTS") {
+    const texts = (value as string[]).map((text) => text.replaceAll("\\n", "\n"));
+    if (texts.includes("")) throw new UsageError(`${spell(name)} "": expected a text`);
+    return texts;
+  }
   const got = typeof kind === "string" ? KINDS[kind](value as string) : kind.find((word) => word === value);
   if (got !== undefined && (typeof got === "string" || (got >= min && got <= max))) return got;
   const nouns = {

@@ -34,17 +34,31 @@ export function openScreen(stream: WriteStream & { fd: number }, lines: (columns
   };
   // At once, since the process may be about to exit.
   const leave = () => writeSync(stream.fd, LEAVE);
+  // Ctrl-Z: whoever has the terminal meanwhile finds it as it was.
+  const stop = () => {
+    leave();
+    process.kill(process.pid, "SIGSTOP");
+  };
+  const enter = () => {
+    stream.write(ENTER);
+    draw();
+  };
   let open = true;
   const close = () => {
     if (!open) return;
     open = false;
     stream.off("resize", draw);
     process.off("exit", leave);
+    process.off("SIGTSTP", stop);
+    process.off("SIGCONT", enter);
     leave();
   };
   process.on("exit", leave);
+  if (process.platform !== "win32") {
+    process.on("SIGTSTP", stop);
+    process.on("SIGCONT", enter);
+  }
   stream.on("resize", draw);
-  stream.write(ENTER);
-  draw();
+  enter();
   return { draw, close };
 }
