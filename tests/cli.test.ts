@@ -718,7 +718,7 @@ test("a bar", () => {
   assert.is(bar(7, 4), "████");
 });
 
-test("the screen is given back, once, and follows the size of the terminal", () => {
+test("the screen is given back, once, and while the program is stopped, and follows the size of the terminal", () => {
   const path = join(folder, "screen");
   const fd = openSync(path, "w");
   const written: string[] = [];
@@ -736,12 +736,29 @@ test("the screen is given back, once, and follows the size of the terminal", () 
   Object.assign(stream, { columns: 20, rows: 5 });
   stream.emit("resize");
   assert.match(written[2], "19×5");
+  const leaving = "\x1b[?7h\x1b[?25h\x1b[?1049l";
+  const { kill } = process;
+  const killed: unknown[] = [];
+  process.kill = (pid, signal) => {
+    killed.push(pid, signal);
+    return true;
+  };
+  try {
+    process.emit("SIGTSTP", "SIGTSTP");
+  } finally {
+    process.kill = kill;
+  }
+  assert.equal(killed, [process.pid, "SIGSTOP"]);
+  assert.is(readFileSync(path, "utf8"), leaving);
+  process.emit("SIGCONT", "SIGCONT");
+  assert.equal([written[3], written.length], [written[0], 5]);
   screen.close();
   screen.close();
   stream.emit("resize");
-  assert.is(written.length, 3);
+  assert.is(written.length, 5);
+  assert.equal([process.listenerCount("SIGTSTP"), process.listenerCount("SIGCONT")], [0, 0]);
   closeSync(fd);
-  assert.is(readFileSync(path, "utf8"), "\x1b[?7h\x1b[?25h\x1b[?1049l");
+  assert.is(readFileSync(path, "utf8"), leaving + leaving);
 });
 
 const choice = (index: number, text: string, more: Partial<Choice> = {}): Choice => ({
