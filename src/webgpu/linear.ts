@@ -89,8 +89,11 @@ interface Tiling {
   readonly mostFewRows: number;
   /** Workgroups of subgroup matrices that keep a GPU busy: with fewer, more subgroups share the columns. */
   readonly busyGroups: number;
-  /** With fewer than this a workgroup has one matrix of outputs and not two. */
-  readonly slimGroups: number;
+  /** Columns of such a share. */
+  readonly shareColumns: number;
+  /** Samples that such a workgroup computes at most; half as many where this makes fewer than busySubgroups in all. */
+  readonly groupRows: number;
+  readonly busySubgroups: number;
   /** Of a workgroup of `few`. */
   readonly lanes: 64 | 256;
 }
@@ -104,7 +107,9 @@ const TILING: Tiling = {
   ],
   mostFewRows: 4,
   busyGroups: 256,
-  slimGroups: 96,
+  shareColumns: 512,
+  groupRows: 32,
+  busySubgroups: 1536,
   lanes: 256,
 };
 /** Where the GPU is a program, to begin a lane takes longer than its work. */
@@ -201,40 +206,62 @@ export async function createLinear(
   }
 
   /**
-   * Subgroups that share the columns of a workgroup's outputs, and teams of them. Those that unpack wait for each other at each chunk:
-   * no more of them than keep a GPU busy.
+   * The tile of so many rows. Shares and columns at a time follow from the weight alone, so that neither the number of samples nor the
+   * parting of a prompt changes a row's bits.
    */
-  function crew(outputs: number, unpacks: boolean): [shares: number, teams: number] {
-    const { side } = unit as MatrixUnit;
-    const isNarrow = outputs / (2 * side) < tiling.busyGroups;
-    if (prompt) return unpacks ? (isNarrow ? [2, 2] : [1, 4]) : isNarrow ? [4, 2] : [2, 4];
-    if (!unpacks) return [isNarrow ? 16 : 8, 1];
-    return [Math.min(8, Math.max(1, 2 ** Math.floor(Math.log2((4 * tiling.busyGroups * side) / outputs)))), 1];
-  }
-  /** The tile of so many rows; shares and teams follow from the weight alone, so that they change no row's bits. */
   function matrixTile(rows: number, outputs: number, gated: boolean, { layout, tiles }: Stack): MatrixTile {
-    const { side, subgroup } = unit as MatrixUnit;
-    const rights = rows <= side ? 1 : rows <= 2 * side ? 2 : 4;
+    const { side } = unit as MatrixUnit;
     const columns = tiles * layout.tileColumns;
-    const unpacks = layout.head !== undefined;
-    let [shares, teams] = crew(outputs, unpacks);
-    const isSlim = !prompt && (unpacks ? shares > 1 : outputs / (2 * side) < tiling.slimGroups);
-    const lefts = isSlim && !gated ? 1 : 2;
-    // Of what is unpacked, four units a lane come beforehand. The sums of four matrices of rows leave little room for loads.
-    const units = (ahead: number) => (2 * side * ahead * side * layout.parts) / layout.tileColumns;
-    const most = unpacks || (!prompt && (rights < 4 || shares > 8)) ? 4 : 1;
-    const least = unpacks ? Math.max(1, layout.tileColumns / side) : 1;
-    const may = (ahead: number) => columns % (ahead * side) === 0 && (!unpacks || units(ahead) <= 4 * subgroup);
-    const ahead = [4, 2].find((ahead) => ahead <= most && ahead > least && may(ahead)) ?? least;
+    const rights = 2 ** Math.ceil(Math.log2(Math.min(4, Math.max(1, rows / side))));
+    if (layout.head) return unpackedTile(rights, outputs, gated, columns, layout);
+    const tile = { LEFTS: 2, RIGHTS: rights, SHARES: 8, TEAMS: 1, AHEAD: 1 };
+    if (prompt) return fitting(tile);
+    const groups = outputs / (2 * side);
+    const least = groups < tiling.busyGroups ? 8 : 4;
+    const SHARES = Math.min(16, Math.max(least, 2 ** Math.floor(Math.log2(columns / tiling.shareColumns))));
+    // With few rows a workgroup has registers left for loads ahead; with fewer still there are more workgroups.
+    const most = tiling.groupRows / side;
+    const subgroups = groups * Math.ceil(rows / tiling.groupRows) * SHARES;
+    const RIGHTS = Math.min(rights, subgroups < tiling.busySubgroups ? most / 2 : most);
+    const AHEAD = [4, 2].find((ahead) => columns % (ahead * side) === 0) ?? 1;
+    return fitting({ ...tile, RIGHTS, SHARES, AHEAD });
+  }
+  /**
+   * Of weights that are unpacked. Those who share columns wait for each other at each chunk: no more of them than keep a GPU busy. Of a
+   * prompt teams of them unpack what they have in common once.
+   */
+  function unpackedTile(
+    rights: number,
+    outputs: number,
+    gated: boolean,
+    columns: number,
+    { tileColumns, parts }: WeightLayout,
+  ): MatrixTile {
+    const { side, subgroup } = unit as MatrixUnit;
+    const isNarrow = outputs / (2 * side) < tiling.busyGroups;
+    const most = 2 ** Math.floor(Math.log2((4 * tiling.busyGroups * side) / outputs));
+    const SHARES = prompt ? (isNarrow ? 2 : 1) : Math.min(8, Math.max(1, most));
+    const TEAMS = prompt ? (isNarrow ? 2 : 4) : 1;
+    const LEFTS = !prompt && SHARES > 1 && !gated ? 1 : 2;
+    // Four units a lane come beforehand.
+    const units = (ahead: number) => (2 * side * ahead * side * parts) / tileColumns;
+    const least = Math.max(1, tileColumns / side);
+    const may = (ahead: number) => ahead > least && columns % (ahead * side) === 0 && units(ahead) <= 4 * subgroup;
+    return fitting({ LEFTS, RIGHTS: rights, SHARES, TEAMS, AHEAD: [4, 2].find(may) ?? least }, true);
+  }
+  /** With fewer teams, then shares, where a workgroup may not have so many lanes or so much memory. */
+  function fitting({ SHARES, TEAMS, ...tile }: MatrixTile, unpacks = false): MatrixTile {
+    const { side, subgroup } = unit as MatrixUnit;
+    const { LEFTS, AHEAD } = tile;
     // In workgroup memory are each subgroup's sums, two matrices at a time, and each share's unpacked weights.
-    const sums = lefts * side * side * 4;
-    const unpacked = unpacks ? lefts * side * (ahead * side + 8) * 2 : 0;
+    const sums = LEFTS * side * side * 4;
+    const unpacked = unpacks ? LEFTS * side * (AHEAD * side + 8) * 2 : 0;
     const fits = () =>
-      shares * teams * subgroup <= limits.maxComputeInvocationsPerWorkgroup &&
-      shares * (teams * sums + unpacked) + 512 <= limits.maxComputeWorkgroupStorageSize;
-    while (!fits() && teams > 1) teams /= 2;
-    while (!fits() && shares > 1) shares /= 2;
-    return { LEFTS: lefts, RIGHTS: rights, SHARES: shares, TEAMS: teams, AHEAD: ahead };
+      SHARES * TEAMS * subgroup <= limits.maxComputeInvocationsPerWorkgroup &&
+      SHARES * (TEAMS * sums + unpacked) + 512 <= limits.maxComputeWorkgroupStorageSize;
+    while (!fits() && TEAMS > 1) TEAMS /= 2;
+    while (!fits() && SHARES > 1) SHARES /= 2;
+    return { SHARES, TEAMS, ...tile };
   }
   function matrixWork(rows: number, span: Span, append: Append | undefined): Work {
     const { side, subgroup } = unit as MatrixUnit;

@@ -114,6 +114,31 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
         }
       });
 
+  for (const { type, cols, outputs, rows: counts, bound } of cases.LINEAR_LARGE)
+    test(`${name}: linear ${type}, ${outputs} × ${cols}, the same bits however many rows come together`, async () => {
+      const random = newRandom(cols);
+      const backend = await create();
+      const [most] = counts;
+      const data = randomBlocks(type, outputs * cols, 1 / Math.sqrt(cols), random, cols);
+      const weights = reference.dequantise(type, data, outputs * cols);
+      const weight = await newWeight(backend, type, outputs, cols, data);
+      const values = normals(random, most * cols);
+      const x = await newTensor(backend, values, most, cols, ROPE_DIM);
+      const want = Array.from({ length: most }, (_, row) => [
+        ...reference.linear(weights, values.subarray(row * cols, (row + 1) * cols)),
+      ]).flat();
+      const results: Float32Array[] = [];
+      for (const rows of counts) {
+        const out = backend.tensor(rows, outputs);
+        begin(backend, rows);
+        backend.linear(backend.view(x, 0, rows), undefined, [weight], [out]);
+        results.push(await valuesOf(backend, out));
+      }
+      close(results[0], want, widened(bound), `${most} rows`);
+      for (const [i, rows] of counts.entries())
+        sameBits(results[i], results[0].subarray(0, rows * outputs), `${rows} rows of ${most}`);
+    });
+
   for (const { name: what, value } of cases.LINEAR_STRAINED)
     test(`${name}: linear, ${what}`, async () => {
       const cols = 1280;
