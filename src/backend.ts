@@ -160,6 +160,11 @@ export interface Backend {
   copyBlock(from: number, to: number, nTokens: number): void;
 
   prepare(batch: Batch): PreparedBatch;
+  /**
+   * Runs all operations of a forward on the batch that was just prepared. `work` says which they are: where the forward before was the
+   * same work on a batch of the same form, a backend may do what it did then without asking again.
+   */
+  forward(work: readonly unknown[], batch: PreparedBatch, operations: () => void): void;
 
   /** out[row] = table[id of the row], dequantised. */
   embed(table: Weight, batch: PreparedBatch, out: Tensor): void;

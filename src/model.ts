@@ -51,6 +51,10 @@ export function createForward(backend: Backend, config: ModelConfig, weights: We
     backend.mergeStates(states, batch, out);
   };
 
+  // Of this forward's own, so that they stand for its work (backend.forward).
+  const onePart: Attend = (q, layer, batch, out) => backend.attendOnePart(q, layer, batch, out);
+  const causal: Attend = (q, layer, batch, out) => backend.attendPrefill(q, layer, batch, out);
+
   const norm = (weight: Tensor): Norm => ({ weight, eps: normEps });
 
   function runLayer(w: LayerWeights, layer: number, batch: PreparedBatch, attend: Attend): void {
@@ -79,14 +83,15 @@ export function createForward(backend: Backend, config: ModelConfig, weights: We
     const prepared = backend.prepare(batch);
     const { rows } = prepared;
     const last = wanted ?? rows;
-    backend.embed(weights.embedding, prepared, backend.view(x, 0, rows));
-    weights.layers.forEach((w, layer) => {
-      runLayer(w, layer, prepared, attend);
-    });
-    if (last === 0) return undefined;
     const out = backend.view(logits, 0, last);
-    backend.unembed(backend.view(x, rows - last, last), norm(weights.outputNorm), weights.output, out);
-    return out;
+    backend.forward([attend, last], prepared, () => {
+      backend.embed(weights.embedding, prepared, backend.view(x, 0, rows));
+      weights.layers.forEach((w, layer) => {
+        runLayer(w, layer, prepared, attend);
+      });
+      if (last > 0) backend.unembed(backend.view(x, rows - last, last), norm(weights.outputNorm), weights.output, out);
+    });
+    return last > 0 ? out : undefined;
   }
 
   function batchOf(rows: readonly Row[], context: Batch["context"], tails?: Batch["tails"]): Batch {
@@ -102,11 +107,9 @@ export function createForward(backend: Backend, config: ModelConfig, weights: We
   }
 
   return {
-    prefill: (rows, blocks, wanted) =>
-      run(batchOf(rows, { blocks, length: rows[0].position }), backend.attendPrefill, wanted),
+    prefill: (rows, blocks, wanted) => run(batchOf(rows, { blocks, length: rows[0].position }), causal, wanted),
     decode(rows, context, tails, path) {
-      const attend = path === "two-part" ? twoPart : backend.attendOnePart;
-      return run(batchOf(rows, context, tails), attend) as Tensor;
+      return run(batchOf(rows, context, tails), path === "two-part" ? twoPart : onePart) as Tensor;
     },
   };
 }

@@ -142,28 +142,33 @@ if (typeof watched === "string") {
       });
   });
 
-  test("a step is one submit and one map, and makes neither buffers nor bind groups", async () => {
-    const model = await load(file, { device });
-    // Bias and penalties are in the candidates, and draws that go on beyond them end on the GPU.
-    const options = {
-      n: 3,
-      seed: 5,
-      maxTokens: 20,
-      ignoreEos: true,
-      temperature: 2,
-      repetitionPenalty: 1.2,
-      logitBias: { 5: 2, 9: -1 },
-    };
-    // The prompt is computed, then stored but for its last token, which runs again.
-    for (let call = 0; call < 2; call++) await model.generate("count", options);
-    const before = { submits: watch.submits, maps: watch.maps, made: watch.made, groups: watch.groups };
-    const { stats } = await model.generate("count", options);
-    assert.is(watch.submits - before.submits, stats.steps + 1);
-    assert.is(watch.maps - before.maps, stats.steps + 1);
-    assert.is(watch.made, before.made, "buffers");
-    assert.is(watch.groups, before.groups, "bind groups");
-    model.dispose();
-  });
+  for (const [nLayers, submits] of [
+    [2, 2], // its forward, and its candidates
+    [6, 3], // the beginning of a long forward goes ahead
+  ])
+    test(`a step of ${nLayers} layers is ${submits} submits and one map, and makes neither buffers nor bind groups`, async () => {
+      const file = randomModel({ seed: 1, nKvHeads: 2, nLayers });
+      const model = await load(file, { device });
+      // Bias and penalties are in the candidates, and draws that go on beyond them end on the GPU.
+      const options = {
+        n: 3,
+        seed: 5,
+        maxTokens: 20,
+        ignoreEos: true,
+        temperature: 2,
+        repetitionPenalty: 1.2,
+        logitBias: { 5: 2, 9: -1 },
+      };
+      // The prompt is computed, then stored but for its last token, which runs again.
+      for (let call = 0; call < 2; call++) await model.generate("count", options);
+      const before = { submits: watch.submits, maps: watch.maps, made: watch.made, groups: watch.groups };
+      const { stats } = await model.generate("count", options);
+      assert.is(watch.submits - before.submits, submits * (stats.steps + 1));
+      assert.is(watch.maps - before.maps, stats.steps + 1);
+      assert.is(watch.made, before.made, "buffers");
+      assert.is(watch.groups, before.groups, "bind groups");
+      model.dispose();
+    });
 
   test("draws go on beyond the candidates: by top-p, top-k and min-p, and more of them than the GPU follows", async () => {
     const model = await load(randomModel({ seed: 8, vocab: 700 }), { device });
@@ -185,7 +190,7 @@ if (typeof watched === "string") {
     const options = { n: 14, seed: 2, maxTokens: 16, temperature: 1.5, logitBias: { 297: 3 } };
     const before = watch.foreseen;
     const { choices, stats } = await model.generate("count", options);
-    const foreseen = watch.foreseen - before;
+    const foreseen = (watch.foreseen - before) / 2; // a step is two submits
     const rows = Array.from({ length: stats.steps }, (_, i) => choices.filter((c) => c.tokenIds.length > i).length);
     const changes = (of: readonly number[]) => of.filter((value, i) => i > 0 && value !== of[i - 1]).length;
     const few = changes(rows.map((count) => Math.ceil(Math.log2(count))));

@@ -188,6 +188,7 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = WAS
         );
     },
 
+    forward: (_work, _batch, operations) => operations(),
     prepare(batch: Batch): CpuBatch {
       const rows = batch.ids.length;
       const tailStride = Math.max(0, ...(batch.tails?.blocks.map((blocks) => blocks.length) ?? []));

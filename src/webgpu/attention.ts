@@ -25,6 +25,8 @@ type Family = Pick<
   | "attendOnePart"
   | "mergeStates"
 > & {
+  /** What all dispatches of a forward follow from, besides its operations. */
+  formOf(batch: PreparedBatch): readonly unknown[];
   /** What a product needs to do ropeAppend itself; nothing where it cannot. */
   appending(layer: number, batch: PreparedBatch): Append | undefined;
   scratchBytes(): number;
@@ -239,6 +241,11 @@ export async function createAttention(
     reserveBlocks: pool.reserveBlocks,
     copyBlock: pool.copyBlock,
     states,
+    formOf(batch: PreparedBatch) {
+      const { rows, decoding, tiles, ctxLen } = batch as GpuBatch;
+      const { slice, slices } = slicesOf(ctxLen);
+      return [rows, decoding, tiles, ...(decoding ? [slice, slices, tailParts(batch as GpuBatch)] : [])];
+    },
     scratchBytes: () => parts * (maxSamples + ALONE_ROWS) * (stateBytes + nHeads * 4),
 
     appending(layer: number, batch: PreparedBatch) {

@@ -1,5 +1,5 @@
-// The WebGPU backend: the contract's operations as dispatches of shaders, recorded in order, submitted when results are awaited.
-// Puts the families together; computes nothing itself. Never imports the CPU backend.
+// The WebGPU backend: the contract's operations as dispatches of shaders, recorded in order. A forward is submitted
+// when it is recorded, all else when results are awaited. Puts the families together; computes nothing itself. Never imports the CPU backend.
 
 import type { Backend, Shape } from "../backend.ts";
 import { createAttention } from "./attention.ts";
@@ -97,6 +97,9 @@ export async function createWebGpuBackend(
 
     prepare(batch) {
       return buffers.prepare(batch, linear.begin(batch.ids.length, batch.tails !== undefined));
+    },
+    forward(work, batch, operations) {
+      gpu.repeat([...work, ...attention.formOf(batch)], operations);
     },
     linearRopeAppend(x, norm, weights, outs, layer, batch) {
       const append = attention.appending(layer, batch);

@@ -82,7 +82,7 @@ export async function createCandidates(
         next++;
       }
     });
-    // Nothing that is recorded and not yet submitted reads the requests, so the forward need not be submitted before.
+    // Nothing that is recorded and not yet submitted reads the requests: nothing need be submitted before.
     gpu.device.queue.writeBuffer(requests, 0, words, 0, next * 4);
   }
 

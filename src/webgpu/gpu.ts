@@ -1,5 +1,5 @@
-// The device as the backend's families use it: buffers that are counted, dispatches and copies (recorder.ts), one submit and one read
-// a step, and what the device says of errors. Knows queues and errors; nothing of what kernels compute.
+// The device as the backend's families use it: buffers that are counted, dispatches and copies (recorder.ts), one read a
+// step, and what the device says of errors. Knows queues and errors; nothing of what kernels compute.
 
 import { FurcateError, fail } from "../errors.ts";
 import { nextTask } from "../queue.ts";
@@ -7,7 +7,7 @@ import type { Abilities, OpenedDevice } from "./device.ts";
 import { createKernels, type Kernels } from "./kernels.ts";
 import { createRecorder, type Recorder } from "./recorder.ts";
 
-export interface Gpu extends Pick<Recorder, "run" | "copy" | "flush"> {
+export interface Gpu extends Pick<Recorder, "run" | "repeat" | "copy" | "flush"> {
   readonly device: GPUDevice;
   /** Held for as long as this is: see OpenedDevice. */
   readonly owners: readonly unknown[];
@@ -97,7 +97,7 @@ export function createGpu(
   }
 
   const recorder = createRecorder(device, (bytes) => newBuffer(bytes, UNIFORM | COPY_DST, "sizes"));
-  const { run, copy, flush } = recorder;
+  const { run, repeat, copy, flush } = recorder;
 
   // Buffers that results come back through, free ones by size.
   const staging = new Map<number, GPUBuffer[]>();
@@ -186,10 +186,11 @@ export function createGpu(
       }
     },
     run,
+    repeat,
     copy,
     flush,
     write(buffer, byte, data) {
-      // Dispatches may read what is overwritten. Copies of blocks do not, and go on in the step's one submit.
+      // Dispatches may read what is overwritten. Copies of blocks do not, and go on with what comes next.
       if (!recorder.isEmpty) flush();
       device.queue.writeBuffer(buffer, byte, data as Uint8Array<ArrayBuffer>);
     },

@@ -1,10 +1,10 @@
-// Dispatches and copies recorded in order, and submitted together. A step that is as the one before finds its commands encoded already:
-// that was done while the device worked. Knows passes and bind groups; nothing of what kernels compute, nor of errors.
+// Dispatches and copies recorded in order, in rounds: a round ends with `flush`. One that is as the round before finds its commands
+// encoded already: that was done while the device worked. Knows passes and bind groups; nothing of what kernels compute, nor of errors.
 
 import { type GroupsByBuffer, type Kernel, SIZES_BYTES } from "./kernels.ts";
 
 export interface Recorder {
-  /** Whether nothing is recorded since the last submit but copies before it. */
+  /** Whether nothing is recorded that is not submitted, but copies before it. */
   readonly isEmpty: boolean;
   /**
    * Records a dispatch of x · y · z workgroups. bindings: the buffers of the kernel's bindings, by rising numbers; sizes: the words of binding 0.
@@ -18,13 +18,18 @@ export interface Recorder {
     y?: number,
     z?: number,
   ): void;
+  /**
+   * Records what `record` does, which follows from `work` alone, and submits it. Where the round before began with the same work, it is
+   * not recorded again.
+   */
+  repeat(work: readonly unknown[], record: () => void): void;
   /** Records a copy of a step's results, to the beginning of a buffer; whole multiples of 4 bytes. */
   copyResults(from: GPUBuffer, fromByte: number, to: GPUBuffer, bytes: number): void;
   /** Copies behind all that is recorded so far, and before what is recorded then; whole multiples of 4 bytes. */
   copy(from: GPUBuffer, fromByte: number, to: GPUBuffer, toByte: number, bytes: number): void;
-  /** Submits what is recorded. */
+  /** Submits what is recorded; the round is over. */
   flush(): void;
-  /** Encodes what was submitted twice once more, while the device works. */
+  /** Encodes the next round, where the last two were the same, while the device works. */
   foresee(): void;
   /** Submits, and remembers no command: a buffer is about to go. */
   forget(): void;
@@ -37,12 +42,15 @@ export const RECORDING_BYTES = 2 * SLOTS * SIZES_BYTES;
 
 /** uniforms: makes a buffer for the dispatches' sizes. */
 export function createRecorder(device: GPUDevice, uniforms: (bytes: number) => GPUBuffer): Recorder {
-  // What is recorded since the last submit are the first `recorded` commands; those behind them were so in the submit before.
+  // The round's commands are the first `recorded`; those behind them were so in the round before.
   const commands: Command[] = [];
   let recorded = 0;
-  let isNew = true; // whether they are not as in the submit before
-  let mayRepeat = false; // whether the last submit was as the one before
-  let encoded: GPUCommandBuffer | undefined; // all commands, where they were submitted twice already
+  let sent = 0; // of them submitted
+  let isNew = true; // whether they are not as in the round before
+  let mayRepeat = false; // whether the last round was as the one before
+  let begun: { readonly work: readonly unknown[]; readonly end: number } | undefined; // the work that they begin with, where it is known
+  const pieces: Piece[] = []; // of the commands, one behind the other, as far as they were submitted in this round or the one before
+  let nPieces = 0; // submitted in this round
   // Copies to submit before them. They come with few steps and are no part of the commands: those behind would be new for them.
   let copies: GPUCommandEncoder | undefined;
 
@@ -76,18 +84,25 @@ export function createRecorder(device: GPUDevice, uniforms: (bytes: number) => G
     return at.group;
   }
 
-  function record(command: Command): void {
+  /** Forgets the commands behind those recorded. */
+  function cutOff(): void {
     commands.length = recorded;
+    if (begun && begun.end > recorded) begun = undefined;
+    while (pieces.length > 0 && pieces[pieces.length - 1].end > recorded) pieces.pop();
+  }
+
+  function record(command: Command): void {
+    cutOff();
     commands.push(command);
     recorded++;
     isNew = true;
   }
 
-  function encode(): GPUCommandBuffer {
+  function encode(begin: number, end: number): GPUCommandBuffer {
     const encoder = device.createCommandEncoder();
     let pass: GPUComputePassEncoder | undefined;
     let pipeline: GPUComputePipeline | undefined;
-    for (const command of commands) {
+    for (const command of commands.slice(begin, end)) {
       if ("from" in command) {
         pass?.end();
         pass = undefined;
@@ -108,25 +123,37 @@ export function createRecorder(device: GPUDevice, uniforms: (bytes: number) => G
     return encoder.finish();
   }
 
-  function flush(): void {
-    const ready: GPUCommandBuffer[] = [];
-    if (copies) ready.push(copies.finish());
+  /** Submits what is recorded. */
+  function send(): void {
+    let first = copies ? [copies.finish()] : [];
     copies = undefined;
-    if (recorded > 0) {
-      const repeats = !isNew && recorded === commands.length;
-      commands.length = recorded;
-      ready.push((repeats && encoded) || encode());
-      encoded = undefined;
-      mayRepeat = repeats;
-      recorded = 0;
-      isNew = false;
+    while (sent < recorded) {
+      if (nPieces === pieces.length || pieces[nPieces].end > recorded) {
+        pieces.length = nPieces;
+        for (const end of endsOf(sent, recorded)) pieces.push({ end });
+      }
+      const piece = pieces[nPieces];
+      device.queue.submit([...first, piece.ready ?? encode(sent, piece.end)]);
+      piece.ready = undefined;
+      first = [];
+      sent = piece.end;
+      nPieces++;
     }
-    if (ready.length > 0) device.queue.submit(ready);
+    if (first.length > 0) device.queue.submit(first);
+  }
+
+  function flush(): void {
+    send();
+    if (recorded === 0) return;
+    mayRepeat = !isNew && recorded === commands.length;
+    cutOff();
+    recorded = sent = nPieces = 0;
+    isNew = false;
   }
 
   return {
     get isEmpty() {
-      return recorded === 0;
+      return recorded === sent;
     },
     run(kernel, bindings, sizes, x, y = 1, z = 1) {
       if (x * y * z === 0) return;
@@ -137,6 +164,15 @@ export function createRecorder(device: GPUDevice, uniforms: (bytes: number) => G
         const group = groupOf(kernel, bindings, slot.buffer);
         record({ kernel, bindings, sizes, group, offset: [slot.offset], x, y, z });
       }
+    },
+    repeat(work, record) {
+      const isFirst = recorded === 0;
+      if (isFirst && begun && isSameWork(begun.work, work)) recorded = begun.end;
+      else {
+        record();
+        if (isFirst) begun = { work, end: recorded };
+      }
+      send();
     },
     copyResults(from, fromByte, to, bytes) {
       const last = commands[recorded];
@@ -157,12 +193,12 @@ export function createRecorder(device: GPUDevice, uniforms: (bytes: number) => G
     },
     flush,
     foresee() {
-      if (mayRepeat && recorded === 0) encoded = encode();
+      if (!mayRepeat || recorded > 0) return;
+      for (const [i, piece] of pieces.entries()) piece.ready ??= encode(i === 0 ? 0 : pieces[i - 1].end, piece.end);
     },
     forget() {
       flush();
-      commands.length = 0;
-      encoded = undefined;
+      cutOff();
     },
   };
 }
@@ -180,6 +216,21 @@ type Command =
       readonly z: number;
     }
   | { readonly from: GPUBuffer; readonly fromByte: number; readonly to: GPUBuffer; readonly bytes: number };
+
+/** Commands from where the piece before ends, in one buffer. */
+interface Piece {
+  readonly end: number;
+  /** Encoded before its time. */
+  ready?: GPUCommandBuffer;
+}
+
+/** So many commands are submitted as two pieces: the device begins with the short one while the driver takes in the rest. */
+const LONG = 32;
+const endsOf = (begin: number, end: number) =>
+  end - begin < LONG ? [end] : [begin + Math.ceil((end - begin) / 8), end];
+
+const isSameWork = (a: readonly unknown[], b: readonly unknown[]) =>
+  a.length === b.length && a.every((part, i) => part === b[i]);
 
 function isSame(
   last: Extract<Command, { kernel: Kernel }>,

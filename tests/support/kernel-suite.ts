@@ -519,6 +519,61 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
 
   // -------------------------------------------------------------------------------------------- attention
 
+  test(`${name}: a forward as the one before is run as it was, one of another form anew`, async () => {
+    const shape = HEADS["heads of whole tiles"];
+    const { nHeads, nKvHeads, headDim, ropeDim } = shape;
+    const width = nHeads * headDim;
+    const backend = await create(shape);
+    const cache = await newCache(backend, shape, 32);
+    const random = newRandom(6);
+    const filled = async (tokens: number) => {
+      const blocks = cache.take(tokens);
+      const [k, v] = [0, 1].map(() => halves(normals(random, tokens * nKvHeads * headDim)));
+      await cache.append(k, v, blocks, 0, LAYER);
+      return blocks;
+    };
+    const context = await filled(400);
+    const tails = [await filled(150), await filled(150), await filled(150)];
+    const q = await newTensor(backend, normals(random, 4 * width), 4, width, ropeDim);
+    const states = backend.states(4);
+    const out = backend.tensor(4, width);
+    const forms = [
+      { rows: 3, context: 100, tail: 100 },
+      { rows: 3, context: 100, tail: 101 },
+      { rows: 3, context: 101, tail: 102 },
+      { rows: 3, context: 101, tail: 140 }, // the tails of more slices
+      { rows: 3, context: 300, tail: 141 }, // the context
+      { rows: 2, context: 300, tail: 142 },
+      { rows: 2, context: 400, tail: 1 },
+      { rows: 3, context: 400, tail: 2 }, // more rows
+    ];
+    const work = {};
+    /** All numbers of the rows, as steps read theirs. */
+    const run = async ({ rows, context: length, tail }: (typeof forms)[number], again: boolean) => {
+      const batch = backend.prepare({
+        ...plainBatch(new Uint32Array(rows), ropeDim),
+        context: { blocks: context.slice(0, Math.ceil(length / 32)), length },
+        tails: {
+          blocks: tails.slice(0, rows).map((blocks) => blocks.slice(0, Math.ceil(tail / 32))),
+          lengths: new Uint32Array(rows).fill(tail),
+        },
+      });
+      const [from, to] = [q, out].map((tensor) => backend.view(tensor, 0, batch.rows));
+      const operations = () => {
+        backend.attendContext(from, LAYER, batch, states);
+        backend.attendDecode(from, LAYER, batch, states);
+        backend.mergeStates(states, batch, to);
+      };
+      if (again) backend.forward([work, LAYER], batch, operations);
+      else operations();
+      const requests = Array.from({ length: rows }, () => ({ edits: new Uint32Array(0), inverseTemperature: 0 }));
+      return (await backend.candidates(to, requests, width)).raw;
+    };
+    const got: Float32Array[] = [];
+    for (const form of forms) got.push(await run(form, true));
+    for (const [i, form] of forms.entries()) sameBits(got[i], await run(form, false), JSON.stringify(form));
+  });
+
   for (const c of cases.ATTEND)
     test(`${name}: attention in two parts and in one, ${c.name}`, async () => {
       const random = newRandom(c.headDim + c.context);
