@@ -60,6 +60,8 @@ const crewOf = ({ isSoftware }: Pick<Gpu, "isSoftware">) => (isSoftware ? SOFTWA
 const WORKGROUPS = 512;
 const MATRIX_WORKGROUPS = 256;
 const MAX_SLICES = 16;
+/** Of a context that several tiles of rows go through: a workgroup's beginning and end are worth so long a slice. */
+const LEAST_SLICES = 4;
 const LEAST_SLICE = 128;
 /** A tail has so many slices at most. merge_states.wgsl joins 24 of both, not more. */
 const TAIL_PARTS = 8;
@@ -173,15 +175,23 @@ export async function createAttention(
   );
   const parts = mostSlices + TAIL_PARTS;
 
-  /** Slices of a context, and tokens of each: from its length alone, so that they change no result when samples come and go. */
-  function slicesOf(ctxLen: number): { slice: number; slices: number } {
-    const slice = Math.max(LEAST_SLICE, Math.ceil(ctxLen / mostSlices / 32) * 32);
+  /**
+   * Slices of a context, and tokens of each, for so many tiles of rows: with matrices no more than fill a GPU. Else, and where the kernels
+   * are fixed, from its length alone, so that they change no result when samples come and go.
+   */
+  function slicesOf(ctxLen: number, tiles = 1): { slice: number; slices: number } {
+    const filling = Math.max(LEAST_SLICES, Math.ceil(MATRIX_WORKGROUPS / (nKvHeads * tiles)));
+    const most = matrix && !kernelClass ? Math.min(mostSlices, filling) : mostSlices;
+    const slice = Math.max(LEAST_SLICE, Math.ceil(ctxLen / most / 32) * 32);
     return { slice, slices: Math.ceil(ctxLen / slice) };
   }
   /** No tail in the batch has more slices. */
   const tailParts = (batch: GpuBatch) => Math.min(TAIL_PARTS, Math.ceil(batch.decLen / LEAST_SLICE));
   /** All tails of a step, as `attend` takes them. */
-  const tailsOf = (batch: GpuBatch) => ({ firstOwn: slicesOf(batch.ctxLen).slices, ownParts: tailParts(batch) });
+  const tailsOf = (batch: GpuBatch, tiles: number) => ({
+    firstOwn: slicesOf(batch.ctxLen, tiles).slices,
+    ownParts: tailParts(batch),
+  });
 
   function states(rows: number): GpuStates {
     return {
@@ -200,6 +210,8 @@ export async function createAttention(
     shared.set(rows, found);
     return found;
   }
+  /** Tiles of all samples' rows. */
+  const tilesOf = ({ rows }: GpuBatch) => Math.ceil((rows * group) / contextKernel(rows).rows);
   const doesTails = (attending: Attending) => attending === own || attending === matrix?.step;
 
   /**
@@ -214,7 +226,7 @@ export async function createAttention(
     { rows: capacity, values, lse }: GpuStates,
     { tiles = 0, firstOwn = 0, ownParts = 0, first = 0, samples = batch.rows },
   ): void {
-    const { slice, slices } = slicesOf(batch.ctxLen);
+    const { slice, slices } = slicesOf(batch.ctxLen, tiles || 1);
     const sizes = [placeOf(q), q.stride, 0, 0, capacity, slice, slices, tiles, ownParts, firstOwn, first];
     const groups = slices * tiles + ownParts * samples * Math.ceil(group / rows);
     gpu.run(kernel, [batch.buffer, q.buffer, pool.layer(layer), values, lse], sizes, nKvHeads, groups);
@@ -226,8 +238,8 @@ export async function createAttention(
     out: GpuTensor,
     first: number,
     samples: number,
+    slices: number,
   ): void {
-    const { slices } = slicesOf(batch.ctxLen);
     const sizes = [first, rows, slices, slices + tailParts(batch), placeOf(out), out.stride];
     out.form.tiles = batch.tiles && mergeTiles !== undefined;
     gpu.run((batch.tiles && mergeTiles) || mergeRows, [batch.buffer, values, lse, out.buffer], sizes, nHeads, samples);
@@ -243,8 +255,7 @@ export async function createAttention(
     states,
     formOf(batch: PreparedBatch) {
       const { rows, decoding, tiles, ctxLen } = batch as GpuBatch;
-      const { slice, slices } = slicesOf(ctxLen);
-      return [rows, decoding, tiles, ...(decoding ? [slice, slices, tailParts(batch as GpuBatch)] : [])];
+      return [rows, decoding, tiles, ...(decoding ? [Math.ceil(ctxLen / 32), tailParts(batch as GpuBatch)] : [])];
     },
     scratchBytes: () => parts * (maxSamples + ALONE_ROWS) * (stateBytes + nHeads * 4),
 
@@ -273,26 +284,29 @@ export async function createAttention(
     attendContext(q: Tensor, layer: number, batch: PreparedBatch, states: States) {
       const prepared = batch as GpuBatch;
       const by = contextKernel(prepared.rows);
-      const tiles = Math.ceil((prepared.rows * group) / by.rows);
-      const tails = doesTails(by) ? tailsOf(prepared) : {};
+      const tiles = tilesOf(prepared);
+      const tails = doesTails(by) ? tailsOf(prepared, tiles) : {};
       attend(by, q as GpuTensor, layer, prepared, states as GpuStates, { tiles, ...tails });
     },
     attendDecode(q: Tensor, layer: number, batch: PreparedBatch, states: States) {
       const prepared = batch as GpuBatch;
       if (doesTails(contextKernel(prepared.rows))) return;
-      attend(own, q as GpuTensor, layer, prepared, states as GpuStates, tailsOf(prepared));
+      attend(own, q as GpuTensor, layer, prepared, states as GpuStates, tailsOf(prepared, tilesOf(prepared)));
     },
     mergeStates(states: States, batch: PreparedBatch, out: Tensor) {
-      merge(states as GpuStates, batch as GpuBatch, out as GpuTensor, 0, batch.rows);
+      const prepared = batch as GpuBatch;
+      const { slices } = slicesOf(prepared.ctxLen, tilesOf(prepared));
+      merge(states as GpuStates, prepared, out as GpuTensor, 0, batch.rows, slices);
     },
     attendOnePart(q: Tensor, layer: number, batch: PreparedBatch, out: Tensor) {
       const prepared = batch as GpuBatch;
       alone ??= states(ALONE_ROWS);
-      const ownParts = slicesOf(prepared.ctxLen).slices + tailParts(prepared);
+      const { slices } = slicesOf(prepared.ctxLen);
+      const ownParts = slices + tailParts(prepared);
       for (let first = 0; first < batch.rows; first += ALONE_ROWS) {
         const samples = Math.min(ALONE_ROWS, batch.rows - first);
         attend(own, q as GpuTensor, layer, prepared, alone, { ownParts, first, samples });
-        merge(alone, prepared, out as GpuTensor, first, samples);
+        merge(alone, prepared, out as GpuTensor, first, samples, slices);
       }
     },
   };
