@@ -374,6 +374,22 @@ if (!chromium && process.env.FURCATE_REQUIRE_GPU !== "1") {
       assert.is(await page.locator("#figures").isVisible(), true);
     }));
 
+  test("opened as a file the page says what it lacks; served it does not", async () => {
+    const context = await browser.newContext();
+    try {
+      const page = await context.newPage();
+      await page.goto(new URL("../examples/page/index.html", import.meta.url).href);
+      const said = page.getByText("furcate serve");
+      assert.is(await said.isVisible(), false, "not while scripts may still come");
+      await said.waitFor();
+      await page.goto(server.origin);
+      await isReady(page);
+      assert.is(await page.getByText("furcate serve").count(), 0);
+    } finally {
+      await context.close();
+    }
+  });
+
   test("what goes wrong is said, and the next model is welcome: broken, cut off, unreachable, too large, no WebGPU", () =>
     visit(async (page) => {
       await isReady(page);

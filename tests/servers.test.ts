@@ -127,6 +127,10 @@ test("furcate serve: files for the page, whole and in part; other names and ways
     assert.is(await rawStatus(server.origin, "/../package.json", {}), 404);
     assert.is(await rawStatus(server.origin, "/v1/models", { host: "rebound.example" }), 403);
     assert.is(await rawStatus(server.origin, "/v1/models", { host: "localhost:1" }), 200);
+    // Targets that name the host by themselves, which then counts.
+    assert.is(await rawStatus(server.origin, `${server.origin}/v1/models`, { host: "rebound.example" }), 200);
+    assert.is(await rawStatus(server.origin, "http://rebound.example/v1/models", { host: "localhost" }), 403);
+    assert.is(await rawStatus(server.origin, "//rebound.example/v1/models", { host: "localhost" }), 404);
     assert.is((await fetch(`${server.origin}/furcate.js`, { method: "POST" })).status, 405);
     const large = await fetch(`${server.origin}/v1/completions`, {
       method: "POST",

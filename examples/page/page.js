@@ -18,6 +18,7 @@ const DEFAULTS = {
 const FRAME_MS = 50;
 
 const $ = (id) => document.getElementById(id);
+$("problem").replaceChildren(); // what it says where no script runs
 const main = document.querySelector("main");
 const drawing = newDrawing($("maze"));
 

@@ -66,10 +66,12 @@ function requestOf(message: IncomingMessage, out: ServerResponse): Request {
   const headers = new Headers();
   for (let i = 0; i < message.rawHeaders.length; i += 2)
     headers.append(message.rawHeaders[i], message.rawHeaders[i + 1]);
-  const { method = "GET" } = message;
+  const { method = "GET", url = "/" } = message;
+  // A target may name the host by itself, as to a proxy.
+  const target = /^https?:\/\//i.test(url) ? url : `http://${message.headers.host ?? "localhost"}${url}`;
   const body = method === "GET" || method === "HEAD" ? undefined : bodyOf(message, out);
   const init = { method, headers, body, signal: gone.signal, duplex: "half" };
-  return new Request(new URL(`http://${message.headers.host ?? "localhost"}${message.url}`), init);
+  return new Request(new URL(target), init);
 }
 
 /** A request's body. Once it is cancelled the answer still goes out; what else comes in is thrown away for a second, then cut off. */
