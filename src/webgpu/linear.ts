@@ -9,6 +9,7 @@ import type { MatrixUnit } from "./device.ts";
 import { floatBits, type Gpu } from "./gpu.ts";
 import type { Constants, Kernel } from "./kernels.ts";
 import { layoutOf, PANEL, panelUnits, tilesOf, UNIT_BYTES, type WeightLayout } from "./layout.ts";
+import { matrixTile } from "./matrix-tile.ts";
 
 export interface Linear
   extends Pick<
@@ -62,17 +63,6 @@ interface FewTile {
   readonly busyShares: number;
 }
 
-/** What a workgroup of linear_matrix.wgsl computes: LEFTS matrices' outputs for TEAMS · RIGHTS matrices of rows. */
-interface MatrixTile extends Constants {
-  readonly LEFTS: number;
-  readonly RIGHTS: number;
-  /** Subgroups that share a team's columns. */
-  readonly SHARES: number;
-  readonly TEAMS: number;
-  /** Matrices of columns that a subgroup takes at a time: 1, 2 or 4. */
-  readonly AHEAD: number;
-}
-
 /** What a workgroup computes of a product: some rows by some panels (of a gate, with up's), or of these a share of the outputs. */
 interface Work {
   readonly kernel: Kernel;
@@ -87,13 +77,6 @@ interface Tiling {
   readonly few: readonly FewTile[];
   /** Most samples that `few` computes where there are subgroup matrices. */
   readonly mostFewRows: number;
-  /** Workgroups of subgroup matrices that keep a GPU busy: with fewer, more subgroups share the columns. */
-  readonly busyGroups: number;
-  /** Columns of such a share. */
-  readonly shareColumns: number;
-  /** Samples that such a workgroup computes at most; half as many where this makes fewer than busySubgroups in all. */
-  readonly groupRows: number;
-  readonly busySubgroups: number;
   /** Of a workgroup of `few`. */
   readonly lanes: 64 | 256;
 }
@@ -106,10 +89,6 @@ const TILING: Tiling = {
     { rows: 8, wide: [128, Infinity], busyShares: 1024 },
   ],
   mostFewRows: 4,
-  busyGroups: 256,
-  shareColumns: 512,
-  groupRows: 32,
-  busySubgroups: 1536,
   lanes: 256,
 };
 /** Where the GPU is a program, to begin a lane takes longer than its work. */
@@ -205,69 +184,14 @@ export async function createLinear(
     return kernel;
   }
 
-  /**
-   * The tile of so many rows. Shares and columns at a time follow from the weight alone, so that neither the number of samples nor the
-   * parting of a prompt changes a row's bits.
-   */
-  function matrixTile(rows: number, outputs: number, gated: boolean, { layout, tiles }: Stack): MatrixTile {
-    const { side } = unit as MatrixUnit;
-    const columns = tiles * layout.tileColumns;
-    const rights = 2 ** Math.ceil(Math.log2(Math.min(4, Math.max(1, rows / side))));
-    if (layout.head) return unpackedTile(rights, outputs, gated, columns, layout);
-    const tile = { LEFTS: 2, RIGHTS: rights, SHARES: 8, TEAMS: 1, AHEAD: 1 };
-    if (prompt) return fitting(tile);
-    const groups = outputs / (2 * side);
-    const least = groups < tiling.busyGroups ? 8 : 4;
-    const SHARES = Math.min(16, Math.max(least, 2 ** Math.floor(Math.log2(columns / tiling.shareColumns))));
-    // With few rows a workgroup has registers left for loads ahead; with fewer still there are more workgroups.
-    const most = tiling.groupRows / side;
-    const subgroups = groups * Math.ceil(rows / tiling.groupRows) * SHARES;
-    const RIGHTS = Math.min(rights, subgroups < tiling.busySubgroups ? most / 2 : most);
-    const AHEAD = [4, 2].find((ahead) => columns % (ahead * side) === 0) ?? 1;
-    return fitting({ ...tile, RIGHTS, SHARES, AHEAD });
-  }
-  /**
-   * Of weights that are unpacked. Those who share columns wait for each other at each chunk: no more of them than keep a GPU busy. Of a
-   * prompt teams of them unpack what they have in common once.
-   */
-  function unpackedTile(
-    rights: number,
-    outputs: number,
-    gated: boolean,
-    columns: number,
-    { tileColumns, parts }: WeightLayout,
-  ): MatrixTile {
-    const { side, subgroup } = unit as MatrixUnit;
-    const isNarrow = outputs / (2 * side) < tiling.busyGroups;
-    const most = 2 ** Math.floor(Math.log2((4 * tiling.busyGroups * side) / outputs));
-    const SHARES = prompt ? (isNarrow ? 2 : 1) : Math.min(8, Math.max(1, most));
-    const TEAMS = prompt ? (isNarrow ? 2 : 4) : 1;
-    const LEFTS = !prompt && SHARES > 1 && !gated ? 1 : 2;
-    // Four units a lane come beforehand.
-    const units = (ahead: number) => (2 * side * ahead * side * parts) / tileColumns;
-    const least = Math.max(1, tileColumns / side);
-    const may = (ahead: number) => ahead > least && columns % (ahead * side) === 0 && units(ahead) <= 4 * subgroup;
-    return fitting({ LEFTS, RIGHTS: rights, SHARES, TEAMS, AHEAD: [4, 2].find(may) ?? least }, true);
-  }
-  /** With fewer teams, then shares, where a workgroup may not have so many lanes or so much memory. */
-  function fitting({ SHARES, TEAMS, ...tile }: MatrixTile, unpacks = false): MatrixTile {
-    const { side, subgroup } = unit as MatrixUnit;
-    const { LEFTS, AHEAD } = tile;
-    // In workgroup memory are each subgroup's sums, two matrices at a time, and each share's unpacked weights.
-    const sums = LEFTS * side * side * 4;
-    const unpacked = unpacks ? LEFTS * side * (AHEAD * side + 8) * 2 : 0;
-    const fits = () =>
-      SHARES * TEAMS * subgroup <= limits.maxComputeInvocationsPerWorkgroup &&
-      SHARES * (TEAMS * sums + unpacked) + 512 <= limits.maxComputeWorkgroupStorageSize;
-    while (!fits() && TEAMS > 1) TEAMS /= 2;
-    while (!fits() && SHARES > 1) SHARES /= 2;
-    return { SHARES, TEAMS, ...tile };
-  }
   function matrixWork(rows: number, span: Span, append: Append | undefined): Work {
     const { side, subgroup } = unit as MatrixUnit;
     const { stack, gated } = span;
-    const { head, halves } = stack.layout;
-    const tile = matrixTile(rows, outputsOf(span), gated, stack);
+    const { layout } = stack;
+    const { head, halves } = layout;
+    const columns = stack.tiles * layout.tileColumns;
+    const product = { rows, prompt, outputs: outputsOf(span), columns, gated, layout };
+    const tile = matrixTile(unit as MatrixUnit, limits, product);
     const heads = [side === 8 ? "matrix_8" : undefined, head && "left_unpacked", head, halves];
     const constants = { ...tile, SUBGROUP: subgroup, GATED: Number(gated) };
     const kernel = kernelOf(stack, "linear_matrix", heads, constants, append);
