@@ -103,10 +103,9 @@ export function* generate(
       const running: Branch[] = [];
       const rows: Row[] = [];
       for (const branch of active) {
-        const row = yield* nextRow(branch, active[0]);
-        if (!row) continue;
+        if (branch.tail.takesBlock && !(yield* makeRoom(branch, active[0]))) continue;
         running.push(branch);
-        rows.push(row);
+        rows.push(nextRow(branch));
       }
       if (running.length === 0) continue;
 
@@ -165,10 +164,8 @@ export function* generate(
           all ??= yield* settled(backend.logits(out, row));
           drawn = sampler.drawFromLogits(sample.index, all, candidates, row);
         }
-        take(sample, {
-          ...drawn,
-          top: options.wantsLogprobs ? yield* alternatives(out, row, edits, candidates, all) : [],
-        });
+        const top = options.wantsLogprobs ? yield* alternatives(out, row, edits, candidates, all) : NONE;
+        take(sample, drawn, top);
       }
       first += uniforms.length;
     }
@@ -190,7 +187,7 @@ export function* generate(
   }
 
   /** A drawn token becomes part of its sample, or ends it. */
-  function take(sample: Sample, { id, logprob, top }: Token): void {
+  function take(sample: Sample, { id, logprob }: Drawn, top: readonly Drawn[]): void {
     const { tokenizer } = engine;
     sampler.accept(sample.index, id);
     sample.logprobSum += logprob;
@@ -233,14 +230,16 @@ export function* generate(
     return grown;
   }
 
-  /** A place for the branch's last token in its tail; none where the block that it takes may be needed by the first branch. */
-  function* nextRow({ samples, tail }: Branch, first: Branch): Steps<Row | undefined> {
-    const { takesBlock } = tail;
-    if (takesBlock && tail !== first.tail) {
-      const needed = Math.ceil((maxTokens - 1) / blockTokens) - first.tail.blocks().length;
-      if (cache.room() <= needed) return undefined;
-    }
-    if (takesBlock) yield* reserve(engine, 1);
+  /** Memory for the block that the branch's next token takes; false where the first branch may need that block. */
+  function* makeRoom({ tail }: Branch, first: Branch): Steps<boolean> {
+    const needed = Math.ceil((maxTokens - 1) / blockTokens) - first.tail.blocks().length;
+    if (tail !== first.tail && cache.room() <= needed) return false;
+    yield* reserve(engine, 1);
+    return true;
+  }
+
+  /** A place for the branch's last token in its tail. */
+  function nextRow({ samples, tail }: Branch): Row {
     const position = promptIds.length + tail.length;
     const { block, place, copy } = tail.append();
     if (copy) backend.copyBlock(copy.from, copy.to, copy.tokens);
@@ -275,12 +274,9 @@ function alike(samples: readonly Sample[]): Sample[][] {
   return [...lists.values()];
 }
 
-interface Token extends Drawn {
-  readonly top: readonly Drawn[];
-}
-
 /** What a chunk says of its token. */
 type Last = Pick<Chunk, "tokenId" | "logprob" | "logprobs">;
+const NONE: readonly Drawn[] = [];
 const NO_TOKEN: Last = { tokenId: -1, logprob: 0 };
 
 function describe(tokenizer: ModelTokenizer, id: number, logprob: number, top: readonly Drawn[]): TokenLogprob {
