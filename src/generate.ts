@@ -40,7 +40,7 @@ interface Sample {
   finishReason?: Choice["finishReason"];
 }
 
-/** Samples that have drawn the same tokens so far: one row computes them all, as a row's bits depend on its own tokens alone. */
+/** Samples that have drawn the same tokens so far: one row computes them all, as within a step its bits depend on its own tokens alone. */
 interface Branch {
   /** By index; never empty. */
   readonly samples: readonly Sample[];

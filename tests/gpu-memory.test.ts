@@ -13,7 +13,7 @@ import { openSource } from "../src/source.ts";
 import { createWebGpuBackend } from "../src/webgpu/backend.ts";
 import { useDevice } from "../src/webgpu/device.ts";
 import { checkWeights } from "../src/weights.ts";
-import { plainBatch, valuesOf } from "./support/backends.ts";
+import { plainBatch, rejects, valuesOf } from "./support/backends.ts";
 import { missing } from "./support/gpu.ts";
 import { type RandomModelOptions, randomModel, toHalf } from "./support/random-model.ts";
 import { watchGpu } from "./support/watched-gpu.ts";
@@ -202,6 +202,33 @@ else {
     for (let row = 0; row < rows; row++) assert.is(products[row], column(row) + 1, `output ${row}`);
     backend.dispose();
     assert.is(watch.bytes(), 0);
+  });
+
+  test("a batch that the limit has no room for is refused each time, and those that fit are read as before", async () => {
+    const shape = { dim: 32, hiddenDim: 32, nLayers: 1, nHeads: 2, nKvHeads: 1, headDim: 16, ropeDim: 16, vocab: 32 };
+    const created = async (limit?: number) => {
+      const backend = await createWebGpuBackend(useDevice(device), { ...shape, ropePairs: "halves" }, limit);
+      const [table] = await backend.weights([{ name: "table", type: "F32", rows: 16, cols: 32 }]);
+      const numbers = Float32Array.from({ length: 16 * 32 }, (_, i) => i);
+      await backend.upload(table, async () => new Uint8Array(numbers.buffer));
+      const out = backend.tensor(2, 32);
+      const rows = async () => {
+        backend.embed(table, backend.prepare(plainBatch([3, 1], 16)), out);
+        return valuesOf(backend, out);
+      };
+      return { backend, rows, before: await rows() };
+    };
+    const roomy = await created();
+    const { usedBytes } = roomy.backend;
+    roomy.backend.dispose();
+    const { backend, rows, before } = await created(usedBytes + 10_000);
+    assert.is(before[0], 96);
+    const ids = new Uint32Array(64);
+    const tails = { blocks: Array.from(ids, () => new Uint32Array(500)), lengths: new Uint32Array(64) };
+    for (let i = 0; i < 3; i++)
+      await rejects(async () => backend.prepare({ ...plainBatch(ids, 16), tails }), "memory", /batch: .* bytes needed/);
+    assert.equal(await rows(), before);
+    backend.dispose();
   });
 }
 

@@ -14,10 +14,15 @@ const UNITS = [
   { side: 16, subgroup: 64 },
 ] as const;
 const LIMITS = [
-  { maxComputeInvocationsPerWorkgroup: 256, maxComputeWorkgroupStorageSize: 16 << 10 },
-  { maxComputeInvocationsPerWorkgroup: 512, maxComputeWorkgroupStorageSize: 32 << 10 },
-  { maxComputeInvocationsPerWorkgroup: 1024, maxComputeWorkgroupStorageSize: 48 << 10 },
-];
+  [256, 256, 16],
+  [1024, 256, 32],
+  [512, 512, 32],
+  [1024, 1024, 48],
+].map(([lanes, along, kib]) => ({
+  maxComputeInvocationsPerWorkgroup: lanes,
+  maxComputeWorkgroupSizeX: along,
+  maxComputeWorkgroupStorageSize: kib << 10,
+}));
 const TYPES: GgmlType[] = ["F16", "BF16", "F32", "Q8_0", "Q4_0", "Q5_1", "Q4_K", "Q6_K"];
 const layout = (type: GgmlType) => layoutOf(type) as WeightLayout;
 
@@ -49,7 +54,7 @@ test("tiles are legal, and shares and columns at a time are those of any number 
                   if (gated) assert.is(LEFTS, 2, what);
                   assert.is(columns % (AHEAD * unit.side), 0, what);
                   if (head) assert.is((AHEAD * unit.side) % tileColumns, 0, what);
-                  assert.ok(SHARES * TEAMS * unit.subgroup <= limits.maxComputeInvocationsPerWorkgroup, what);
+                  assert.ok(SHARES * TEAMS * unit.subgroup <= limits.maxComputeWorkgroupSizeX, what);
                   const sums = 4 * LEFTS * unit.side ** 2 * SHARES * TEAMS;
                   const unpacked = head ? 2 * LEFTS * unit.side * (AHEAD * unit.side + 8) * SHARES : 0;
                   assert.ok(sums + unpacked <= limits.maxComputeWorkgroupStorageSize, what);
@@ -64,7 +69,7 @@ test("tiles are legal, and shares and columns at a time are those of any number 
 test("few workgroups have fewer rows, and subgroups share as many columns as are worth it", () => {
   const picked = (rows: number, outputs: number, columns: number): Partial<MatrixTile> => {
     const product: MatrixProduct = { rows, prompt: false, outputs, columns, gated: false, layout: layout("F16") };
-    const { RIGHTS, SHARES, AHEAD } = matrixTile(UNITS[2], LIMITS[2], product);
+    const { RIGHTS, SHARES, AHEAD } = matrixTile(UNITS[2], LIMITS[3], product);
     return { RIGHTS, SHARES, AHEAD };
   };
   assert.equal(picked(16, 3072, 2048), { RIGHTS: 1, SHARES: 8, AHEAD: 4 });

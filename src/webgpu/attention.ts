@@ -25,7 +25,7 @@ type Family = Pick<
   | "attendOnePart"
   | "mergeStates"
 > & {
-  /** What all dispatches of a forward follow from, besides its operations. */
+  /** What all dispatches of a forward follow from, besides its operations: attention's, and by the rows those of products. */
   formOf(batch: PreparedBatch): readonly unknown[];
   /** What a product needs to do ropeAppend itself; nothing where it cannot. */
   appending(layer: number, batch: PreparedBatch): Append | undefined;
@@ -37,6 +37,12 @@ type Family = Pick<
 interface GpuStates extends States {
   readonly values: GPUBuffer;
   readonly lse: GPUBuffer;
+}
+
+/** How a context is cut: tokens of a slice, and slices. */
+interface Slices {
+  readonly slice: number;
+  readonly slices: number;
 }
 
 /** A kernel that attends, and rows of its tiles. */
@@ -60,7 +66,7 @@ const crewOf = ({ isSoftware }: Pick<Gpu, "isSoftware">) => (isSoftware ? SOFTWA
 const WORKGROUPS = 512;
 const MATRIX_WORKGROUPS = 256;
 const MAX_SLICES = 16;
-/** Of a context that several tiles of rows go through: a workgroup's beginning and end are worth so long a slice. */
+/** However many tiles of rows go through a context: longer slices are no faster. */
 const LEAST_SLICES = 4;
 const LEAST_SLICE = 128;
 /** A tail has so many slices at most. merge_states.wgsl joins 24 of both, not more. */
@@ -179,7 +185,7 @@ export async function createAttention(
    * Slices of a context, and tokens of each, for so many tiles of rows: with matrices no more than fill a GPU. Else, and where the kernels
    * are fixed, from its length alone, so that they change no result when samples come and go.
    */
-  function slicesOf(ctxLen: number, tiles = 1): { slice: number; slices: number } {
+  function slicesOf(ctxLen: number, tiles = 1): Slices {
     const filling = Math.max(LEAST_SLICES, Math.ceil(MATRIX_WORKGROUPS / (nKvHeads * tiles)));
     const most = matrix && !kernelClass ? Math.min(mostSlices, filling) : mostSlices;
     const slice = Math.max(LEAST_SLICE, Math.ceil(ctxLen / most / 32) * 32);
@@ -187,11 +193,6 @@ export async function createAttention(
   }
   /** No tail in the batch has more slices. */
   const tailParts = (batch: GpuBatch) => Math.min(TAIL_PARTS, Math.ceil(batch.decLen / LEAST_SLICE));
-  /** All tails of a step, as `attend` takes them. */
-  const tailsOf = (batch: GpuBatch, tiles: number) => ({
-    firstOwn: slicesOf(batch.ctxLen, tiles).slices,
-    ownParts: tailParts(batch),
-  });
 
   function states(rows: number): GpuStates {
     return {
@@ -210,8 +211,12 @@ export async function createAttention(
     shared.set(rows, found);
     return found;
   }
-  /** Tiles of all samples' rows. */
-  const tilesOf = ({ rows }: GpuBatch) => Math.ceil((rows * group) / contextKernel(rows).rows);
+  /** Tiles of all samples' rows, the context's slices for them, and where and how many the tails' parts are. */
+  function cutOf(batch: GpuBatch) {
+    const tiles = Math.ceil((batch.rows * group) / contextKernel(batch.rows).rows);
+    const slices = slicesOf(batch.ctxLen, tiles);
+    return { tiles, slices, tails: { firstOwn: slices.slices, ownParts: tailParts(batch) } };
+  }
   const doesTails = (attending: Attending) => attending === own || attending === matrix?.step;
 
   /**
@@ -224,9 +229,9 @@ export async function createAttention(
     layer: number,
     batch: GpuBatch,
     { rows: capacity, values, lse }: GpuStates,
+    { slice, slices }: Slices,
     { tiles = 0, firstOwn = 0, ownParts = 0, first = 0, samples = batch.rows },
   ): void {
-    const { slice, slices } = slicesOf(batch.ctxLen, tiles || 1);
     const sizes = [placeOf(q), q.stride, 0, 0, capacity, slice, slices, tiles, ownParts, firstOwn, first];
     const groups = slices * tiles + ownParts * samples * Math.ceil(group / rows);
     gpu.run(kernel, [batch.buffer, q.buffer, pool.layer(layer), values, lse], sizes, nKvHeads, groups);
@@ -234,11 +239,11 @@ export async function createAttention(
 
   function merge(
     { rows, values, lse }: GpuStates,
+    { slices }: Slices,
     batch: GpuBatch,
     out: GpuTensor,
     first: number,
     samples: number,
-    slices: number,
   ): void {
     const sizes = [first, rows, slices, slices + tailParts(batch), placeOf(out), out.stride];
     out.form.tiles = batch.tiles && mergeTiles !== undefined;
@@ -255,7 +260,9 @@ export async function createAttention(
     states,
     formOf(batch: PreparedBatch) {
       const { rows, decoding, tiles, ctxLen } = batch as GpuBatch;
-      return [rows, decoding, tiles, ...(decoding ? [Math.ceil(ctxLen / 32), tailParts(batch as GpuBatch)] : [])];
+      // Slices are of whole blocks.
+      const ctxBlocks = Math.ceil(ctxLen / pool.blockTokens);
+      return [rows, decoding, tiles, ...(decoding ? [ctxBlocks, tailParts(batch as GpuBatch)] : [])];
     },
     scratchBytes: () => parts * (maxSamples + ALONE_ROWS) * (stateBytes + nHeads * 4),
 
@@ -284,29 +291,29 @@ export async function createAttention(
     attendContext(q: Tensor, layer: number, batch: PreparedBatch, states: States) {
       const prepared = batch as GpuBatch;
       const by = contextKernel(prepared.rows);
-      const tiles = tilesOf(prepared);
-      const tails = doesTails(by) ? tailsOf(prepared, tiles) : {};
-      attend(by, q as GpuTensor, layer, prepared, states as GpuStates, { tiles, ...tails });
+      const { slices, tiles, tails } = cutOf(prepared);
+      const parts = { tiles, ...(doesTails(by) ? tails : {}) };
+      attend(by, q as GpuTensor, layer, prepared, states as GpuStates, slices, parts);
     },
     attendDecode(q: Tensor, layer: number, batch: PreparedBatch, states: States) {
       const prepared = batch as GpuBatch;
       if (doesTails(contextKernel(prepared.rows))) return;
-      attend(own, q as GpuTensor, layer, prepared, states as GpuStates, tailsOf(prepared, tilesOf(prepared)));
+      const { slices, tails } = cutOf(prepared);
+      attend(own, q as GpuTensor, layer, prepared, states as GpuStates, slices, tails);
     },
     mergeStates(states: States, batch: PreparedBatch, out: Tensor) {
       const prepared = batch as GpuBatch;
-      const { slices } = slicesOf(prepared.ctxLen, tilesOf(prepared));
-      merge(states as GpuStates, prepared, out as GpuTensor, 0, batch.rows, slices);
+      merge(states as GpuStates, cutOf(prepared).slices, prepared, out as GpuTensor, 0, batch.rows);
     },
     attendOnePart(q: Tensor, layer: number, batch: PreparedBatch, out: Tensor) {
       const prepared = batch as GpuBatch;
       alone ??= states(ALONE_ROWS);
-      const { slices } = slicesOf(prepared.ctxLen);
-      const ownParts = slices + tailParts(prepared);
+      const slices = slicesOf(prepared.ctxLen);
+      const ownParts = slices.slices + tailParts(prepared);
       for (let first = 0; first < batch.rows; first += ALONE_ROWS) {
         const samples = Math.min(ALONE_ROWS, batch.rows - first);
-        attend(own, q as GpuTensor, layer, prepared, alone, { ownParts, first, samples });
-        merge(alone, prepared, out as GpuTensor, first, samples, slices);
+        attend(own, q as GpuTensor, layer, prepared, alone, slices, { ownParts, first, samples });
+        merge(alone, slices, prepared, out as GpuTensor, first, samples);
       }
     },
   };

@@ -94,13 +94,15 @@ export function createBuffers(gpu: Gpu) {
   let floats = new Float32Array(words.buffer);
   let batchBuffer = gpu.buffer(words.byteLength, "batch");
 
-  /** Room for a batch of so many words. */
+  /** Room for a batch of so many words. Errors: `memory`: there is room for nothing then, until this succeeds. */
   function makeRoom(size: number): void {
     if (size <= words.length) return;
     gpu.free(batchBuffer);
-    words = new Uint32Array(2 ** Math.ceil(Math.log2(size)));
+    words = new Uint32Array(0);
+    const room = 2 ** Math.ceil(Math.log2(size));
+    batchBuffer = gpu.buffer(room * 4, "batch");
+    words = new Uint32Array(room);
     floats = new Float32Array(words.buffer);
-    batchBuffer = gpu.buffer(words.byteLength, "batch");
   }
 
   return {

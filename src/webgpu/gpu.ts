@@ -191,7 +191,7 @@ export function createGpu(
     flush,
     write(buffer, byte, data) {
       // Dispatches may read what is overwritten. Copies of blocks do not, and go on with what comes next.
-      if (!recorder.isEmpty) flush();
+      if (!recorder.allSent) flush();
       device.queue.writeBuffer(buffer, byte, data as Uint8Array<ArrayBuffer>);
     },
     read,

@@ -35,7 +35,10 @@ const SHARE_COLUMNS = 512;
 const GROUP_ROWS = 32;
 const BUSY_SUBGROUPS = 1536;
 
-type Limits = Pick<GPUSupportedLimits, "maxComputeInvocationsPerWorkgroup" | "maxComputeWorkgroupStorageSize">;
+type Limits = Pick<
+  GPUSupportedLimits,
+  "maxComputeInvocationsPerWorkgroup" | "maxComputeWorkgroupSizeX" | "maxComputeWorkgroupStorageSize"
+>;
 
 /**
  * Shares, and columns at a time, follow from the weight alone, so that neither the number of samples nor the parting of a prompt changes a
@@ -47,9 +50,10 @@ export function matrixTile(unit: MatrixUnit, limits: Limits, product: MatrixProd
   // In workgroup memory are each subgroup's sums, two matrices at a time, and each share's unpacked weights.
   const sums = tile.LEFTS * side * side * 4;
   const unpacked = product.layout.head ? tile.LEFTS * side * (tile.AHEAD * side + 8) * 2 : 0;
+  const lanes = Math.min(limits.maxComputeInvocationsPerWorkgroup, limits.maxComputeWorkgroupSizeX);
   let [shares, teams] = [SHARES, TEAMS];
   const fits = () =>
-    shares * teams * subgroup <= limits.maxComputeInvocationsPerWorkgroup &&
+    shares * teams * subgroup <= lanes &&
     shares * (teams * sums + unpacked) + 512 <= limits.maxComputeWorkgroupStorageSize;
   while (!fits() && teams > 1) teams /= 2;
   while (!fits() && shares > 1) shares /= 2;

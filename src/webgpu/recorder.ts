@@ -4,8 +4,8 @@
 import { type GroupsByBuffer, type Kernel, SIZES_BYTES } from "./kernels.ts";
 
 export interface Recorder {
-  /** Whether nothing is recorded that is not submitted, but copies before it. */
-  readonly isEmpty: boolean;
+  /** Whether all dispatches and results recorded so far are submitted; copies may wait. */
+  readonly allSent: boolean;
   /**
    * Records a dispatch of x · y · z workgroups. bindings: the buffers of the kernel's bindings, by rising numbers; sizes: the words of binding 0.
    * Repeated ones create nothing.
@@ -19,13 +19,13 @@ export interface Recorder {
     z?: number,
   ): void;
   /**
-   * Records what `record` does, which follows from `work` alone, and submits it. Where the round before began with the same work, it is
-   * not recorded again.
+   * Records what `record` does, and submits it. Where the round before began with the same work it is not recorded again: it has to
+   * follow from `work` alone, as long as no buffer goes.
    */
   repeat(work: readonly unknown[], record: () => void): void;
   /** Records a copy of a step's results, to the beginning of a buffer; whole multiples of 4 bytes. */
   copyResults(from: GPUBuffer, fromByte: number, to: GPUBuffer, bytes: number): void;
-  /** Copies behind all that is recorded so far, and before what is recorded then; whole multiples of 4 bytes. */
+  /** Copies behind all that is recorded so far, whose round ends, and before what is recorded then; whole multiples of 4 bytes. */
   copy(from: GPUBuffer, fromByte: number, to: GPUBuffer, toByte: number, bytes: number): void;
   /** Submits what is recorded; the round is over. */
   flush(): void;
@@ -51,6 +51,7 @@ export function createRecorder(device: GPUDevice, uniforms: (bytes: number) => G
   let begun: { readonly work: readonly unknown[]; readonly end: number } | undefined; // the work that they begin with, where it is known
   const pieces: Piece[] = []; // of the commands, one behind the other, as far as they were submitted in this round or the one before
   let nPieces = 0; // submitted in this round
+  let rounds = 0; // that are over
   // Copies to submit before them. They come with few steps and are no part of the commands: those behind would be new for them.
   let copies: GPUCommandEncoder | undefined;
 
@@ -149,10 +150,11 @@ export function createRecorder(device: GPUDevice, uniforms: (bytes: number) => G
     cutOff();
     recorded = sent = nPieces = 0;
     isNew = false;
+    rounds++;
   }
 
   return {
-    get isEmpty() {
+    get allSent() {
       return recorded === sent;
     },
     run(kernel, bindings, sizes, x, y = 1, z = 1) {
@@ -169,8 +171,9 @@ export function createRecorder(device: GPUDevice, uniforms: (bytes: number) => G
       const isFirst = recorded === 0;
       if (isFirst && begun && isSameWork(begun.work, work)) recorded = begun.end;
       else {
+        const round = rounds;
         record();
-        if (isFirst) begun = { work, end: recorded };
+        if (isFirst && rounds === round) begun = { work, end: recorded };
       }
       send();
     },

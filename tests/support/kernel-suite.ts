@@ -548,6 +548,7 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
       { rows: 3, context: 400, tail: 2 }, // more rows
     ];
     const work = {};
+    let ran = 0;
     /** All numbers of the rows, as steps read theirs. */
     const run = async ({ rows, context: length, tail }: (typeof forms)[number], again: boolean) => {
       const batch = backend.prepare({
@@ -560,6 +561,7 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
       });
       const [from, to] = [q, out].map((tensor) => backend.view(tensor, 0, batch.rows));
       const operations = () => {
+        if (again) ran++;
         backend.attendContext(from, LAYER, batch, states);
         backend.attendDecode(from, LAYER, batch, states);
         backend.mergeStates(states, batch, to);
@@ -571,6 +573,7 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
     };
     const got: Float32Array[] = [];
     for (const form of forms) got.push(await run(form, true));
+    assert.is(ran, backend.kind === "webgpu" ? 6 : forms.length, "operations of forwards that ran anew");
     for (const [i, form] of forms.entries()) sameBits(got[i], await run(form, false), JSON.stringify(form));
   });
 

@@ -1,0 +1,221 @@
+// What reaches the device is what was recorded, in order, whatever was found again from rounds before or encoded ahead: random rounds on
+// a device that only notes, against a plain list. That a forward's work is the same where it is taken to be is kernels.test.ts's.
+
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import type { Kernel } from "../src/webgpu/kernels.ts";
+import { createRecorder, type Recorder } from "../src/webgpu/recorder.ts";
+import { newRandom, type Random } from "./support/random.ts";
+
+interface NotedBuffer {
+  readonly name: string;
+  destroyed: boolean;
+}
+interface Noted {
+  readonly text: string;
+  readonly buffers: readonly NotedBuffer[];
+}
+
+/** A device that notes commands as they are submitted. Errors: where buffers are destroyed by then, or commands come twice. */
+function notingDevice() {
+  const log: string[] = [];
+  const counts = { encodedAhead: 0, submits: 0, ahead: false };
+  const uniforms = new Map<string, string>();
+  let buffers = 0;
+  const device = {
+    limits: { minUniformBufferOffsetAlignment: 256 },
+    createBindGroup: ({ entries }: { entries: { resource: { buffer: NotedBuffer } }[] }) =>
+      entries.map(({ resource }) => resource.buffer),
+    createCommandEncoder() {
+      const commands: Noted[] = [];
+      return {
+        copyBufferToBuffer(from: NotedBuffer, fromByte: number, to: NotedBuffer, toByte: number, bytes: number) {
+          commands.push({
+            text: `copy ${from.name} ${fromByte} ${to.name} ${toByte} ${bytes}`,
+            buffers: [from, to],
+          });
+        },
+        beginComputePass() {
+          let pipeline = "";
+          let [sizes, ...bound]: NotedBuffer[] = [];
+          let offset = 0;
+          return {
+            setPipeline(next: string) {
+              pipeline = next;
+            },
+            setBindGroup(_: number, group: NotedBuffer[], [at]: number[]) {
+              [sizes, ...bound] = group;
+              offset = at;
+            },
+            dispatchWorkgroups(x: number) {
+              const names = bound.map(({ name }) => name).join();
+              const words = uniforms.get(`${sizes.name} ${offset}`);
+              commands.push({ text: `${pipeline} ${names} ${words} ${x}`, buffers: bound });
+            },
+            end() {},
+          };
+        },
+        finish() {
+          return { commands, used: false, ahead: counts.ahead };
+        },
+      };
+    },
+    queue: {
+      submit(all: { commands: Noted[]; used: boolean; ahead: boolean }[]) {
+        counts.submits++;
+        for (const buffer of all) {
+          assert.is(buffer.used, false, "commands are submitted once");
+          buffer.used = true;
+          if (buffer.ahead) counts.encodedAhead++;
+          for (const { text, buffers } of buffer.commands) {
+            assert.is(buffers.find(({ destroyed }) => destroyed)?.name, undefined, `${text}: a buffer that is gone`);
+            log.push(text);
+          }
+        }
+      },
+      writeBuffer(buffer: NotedBuffer, offset: number, words: Uint32Array) {
+        uniforms.set(`${buffer.name} ${offset}`, words.join("/"));
+      },
+    },
+  };
+  const newBuffer = (): NotedBuffer => ({ name: `b${buffers++}`, destroyed: false });
+  return { device: device as unknown as GPUDevice, log, counts, newBuffer };
+}
+
+type Dispatch = readonly [kernel: number, from: number, to: number, sizes: number, x: number];
+
+/** Random rounds: steps as calls make them, now and then cut short, mixed up, or with a buffer that goes. */
+function trial(random: Random, breaks: boolean) {
+  const { device, log, counts, newBuffer } = notingDevice();
+  const recorder: Recorder = createRecorder(device, () => newBuffer() as unknown as GPUBuffer);
+  const kernels = Array.from({ length: 4 }, (_, i) => {
+    const kernel = { pipeline: `k${i}`, layout: {}, bindings: [1, 2], groups: { next: new WeakMap() } };
+    return kernel as unknown as Kernel;
+  });
+  const buffers = Array.from({ length: 4 }, newBuffer);
+  const results = Array.from({ length: 2 }, newBuffer);
+  const gpu = (buffer: NotedBuffer) => buffer as unknown as GPUBuffer;
+  const expected: string[] = [];
+  let skipped = 0;
+
+  const below = (n: number) => random.below(n);
+  const dispatches: Dispatch[] = Array.from({ length: 70 }, () => [below(4), below(4), below(4), below(3), below(5)]);
+  const lengths = [3, 20, 70];
+  const works = lengths.map((_, i) => ({ i }));
+  /** Of a work and form: they begin alike and part somewhere. */
+  const listOf = (work: number, form: number): Dispatch[] =>
+    dispatches
+      .slice(0, lengths[work] - form)
+      .map((of, i) => (i === 2 * form ? [of[0], of[1], of[2], 7 + form, 1] : of));
+  const expect = ([kernel, from, to, sizes, x]: Dispatch) => {
+    if (x > 0) expected.push(`k${kernel} ${buffers[from].name},${buffers[to].name} ${sizes} ${x}`);
+  };
+  const dispatch = (of: Dispatch) => {
+    const [kernel, from, to, sizes, x] = of;
+    expect(of);
+    recorder.run(kernels[kernel], [gpu(buffers[from]), gpu(buffers[to])], [sizes], x);
+  };
+  const write = () => {
+    if (!recorder.allSent) recorder.flush();
+    log.push(`write ${expected.length}`);
+    expected.push(`write ${expected.length}`);
+  };
+  const forward = (work: number, form: number) => {
+    const list = listOf(work, form);
+    const breaksAt = breaks && below(10) === 0 ? below(list.length) : -1;
+    let ran = false;
+    try {
+      recorder.repeat([works[work], form], () => {
+        ran = true;
+        for (const [i, of] of list.entries()) {
+          if (i === breaksAt) throw new Error("broken");
+          // A round that ends within is none to begin as.
+          if (breaks && below(200) === 0) recorder.flush();
+          dispatch(of);
+        }
+      });
+    } catch (error) {
+      if ((error as Error).message !== "broken") throw error;
+    }
+    if (ran) return;
+    skipped++;
+    for (const of of list) expect(of);
+  };
+  const foresee = () => {
+    counts.ahead = true;
+    recorder.foresee();
+    counts.ahead = false;
+  };
+  const candidates = (count: number) => {
+    for (const of of dispatches.slice(10, 10 + count)) dispatch(of);
+  };
+  const read = () => {
+    const [from, to] = [buffers[below(8) === 0 ? 1 : 0], results[below(6) === 0 ? 1 : 0]];
+    expected.push(`copy ${from.name} 0 ${to.name} 0 16`);
+    recorder.copyResults(gpu(from), 0, gpu(to), 16);
+    recorder.flush();
+    foresee();
+  };
+  const copy = () => {
+    const [from, to] = [buffers[below(4)], buffers[below(4)]];
+    expected.push(`copy ${from.name} 4 ${to.name} 8 4`);
+    recorder.copy(gpu(from), 4, gpu(to), 8, 4);
+  };
+  const replace = () => {
+    const i = below(4);
+    recorder.forget();
+    buffers[i].destroyed = true;
+    buffers[i] = newBuffer();
+  };
+
+  let [work, form] = [0, 0];
+  const step = () => {
+    if (below(4) === 0) [work, form] = [below(3), below(3)];
+    if (below(6) === 0) copy();
+    write();
+    forward(work, form);
+    if (below(10) === 0) copy();
+    if (below(10) === 0) replace();
+    candidates(below(8) === 0 ? 3 : 2);
+    read();
+  };
+  const others = [
+    () => forward(below(3), below(3)),
+    write,
+    copy,
+    () => candidates(below(6)),
+    read,
+    () => recorder.flush(),
+    foresee,
+    replace,
+    () => {
+      write();
+      for (const of of listOf(work, form)) dispatch(of);
+      read();
+    },
+  ];
+  for (let i = 0; i < 60; i++) (below(2) === 0 ? step : random.pick(others))();
+  recorder.flush();
+  // A copy of blocks waits for what comes behind it, so that writes may overtake it; all else is in order.
+  const isCopy = (text: string) => / 8 4$/.test(text);
+  const isWrite = (text: string) => /^write/.test(text);
+  const without = (list: readonly string[], leave: (text: string) => boolean) => list.filter((text) => !leave(text));
+  assert.equal(without(log, isWrite), without(expected, isWrite));
+  assert.equal(without(log, isCopy), without(expected, isCopy));
+  return { skipped, ...counts };
+}
+
+for (const breaks of [false, true])
+  test(`random rounds reach the device in order${breaks ? ", whatever fails or ends within" : ""}`, () => {
+    let [skipped, encodedAhead, submits] = [0, 0, 0];
+    for (let seed = 0; seed < 400; seed++) {
+      const counts = trial(newRandom(seed), breaks);
+      skipped += counts.skipped;
+      encodedAhead += counts.encodedAhead;
+      submits += counts.submits;
+    }
+    const found = `${skipped} forwards not recorded again, ${encodedAhead} of ${submits} submits encoded ahead`;
+    assert.ok(skipped > 2000 && encodedAhead > 1000, found);
+  });
+
+test.run();
