@@ -200,6 +200,23 @@ if (typeof watched === "string") {
     model.dispose();
   });
 
+  test("a step's commands are encoded ahead though whole rows of logits are read between", async () => {
+    const model = await load(randomModel({ seed: 8, vocab: 700 }), { device });
+    const before = { foreseen: watch.foreseen, maps: watch.maps };
+    const { stats } = await model.generate("count", {
+      temperature: 3,
+      topK: 300,
+      ignoreEos: true,
+      maxTokens: 20,
+      seed: 4,
+    });
+    const whole = watch.maps - before.maps - (stats.steps + 1);
+    assert.ok(whole > stats.steps / 2, `${whole} rows were read in ${stats.steps} steps`);
+    const foreseen = (watch.foreseen - before.foreseen) / 2;
+    assert.ok(foreseen >= stats.steps - 3, `${foreseen} of ${stats.steps} steps`);
+    model.dispose();
+  });
+
   test("a command that the device refuses ends the call with a typed error, and the model stays usable", async () => {
     const model = await load(file, { device });
     const before = await model.generate("a", greedy);

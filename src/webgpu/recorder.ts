@@ -153,6 +153,12 @@ export function createRecorder(device: GPUDevice, uniforms: (bytes: number) => G
     rounds++;
   }
 
+  function copy(from: GPUBuffer, fromByte: number, to: GPUBuffer, toByte: number, bytes: number): void {
+    if (recorded > 0) flush();
+    copies ??= device.createCommandEncoder();
+    copies.copyBufferToBuffer(from, fromByte, to, toByte, bytes);
+  }
+
   return {
     get allSent() {
       return recorded === sent;
@@ -178,6 +184,8 @@ export function createRecorder(device: GPUDevice, uniforms: (bytes: number) => G
       send();
     },
     copyResults(from, fromByte, to, bytes) {
+      // What is read by itself is no round of its own: the last one may still come again.
+      if (recorded === 0) return copy(from, fromByte, to, 0, bytes);
       const last = commands[recorded];
       const repeats =
         last &&
@@ -189,11 +197,7 @@ export function createRecorder(device: GPUDevice, uniforms: (bytes: number) => G
       if (repeats) recorded++;
       else record({ from, fromByte, to, bytes });
     },
-    copy(from, fromByte, to, toByte, bytes) {
-      if (recorded > 0) flush();
-      copies ??= device.createCommandEncoder();
-      copies.copyBufferToBuffer(from, fromByte, to, toByte, bytes);
-    },
+    copy,
     flush,
     foresee() {
       if (!mayRepeat || recorded > 0) return;
