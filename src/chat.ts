@@ -34,6 +34,7 @@ export function createChatTemplate(
   let template: Template;
   try {
     template = new Template(source);
+    giveArguments(template.parsed);
   } catch (cause) {
     fail("format", `chat template: ${(cause as Error).message}`, { cause });
   }
@@ -67,6 +68,7 @@ export function createChatTemplate(
       try {
         text = template.render({
           ...variables,
+          ...STRIPS,
           messages: fence(messages),
           tools: tools ? fence(tools) : undefined,
           add_generation_prompt: addGenerationPrompt,
@@ -77,6 +79,41 @@ export function createChatTemplate(
       return split(text, open, close);
     },
   };
+}
+
+/** Python's str.strip and its kin with characters to strip, which the library leaves out; under names that no template can write. */
+const STRIPS: Readonly<Record<string, (text: string, characters: unknown) => string>> = {
+  "str.strip": (text, characters) => stripped(text, characters, true, true),
+  "str.lstrip": (text, characters) => stripped(text, characters, true, false),
+  "str.rstrip": (text, characters) => stripped(text, characters, false, true),
+};
+
+function stripped(text: string, characters: unknown, left: boolean, right: boolean): string {
+  const all = [...text];
+  const goes = (character: string) =>
+    typeof characters === "string" ? characters.includes(character) : /\s/u.test(character);
+  let [begin, end] = [0, all.length];
+  while (left && begin < end && goes(all[begin])) begin++;
+  while (right && end > begin && goes(all[end - 1])) end--;
+  return all.slice(begin, end).join("");
+}
+
+/** Makes calls of STRIPS of the methods of that name that are given arguments, in a parsed template. */
+function giveArguments(node: unknown): void {
+  if (node === null || typeof node !== "object") return;
+  if (node instanceof Map) giveArguments([...node]);
+  else for (const child of Object.values(node)) giveArguments(child);
+  const { type, callee, args } = node as { type?: string; callee?: Callee; args?: unknown[] };
+  const name = `str.${callee?.property?.value}`;
+  if (type !== "CallExpression" || !args?.length || callee?.computed || !Object.hasOwn(STRIPS, name)) return;
+  Object.assign(node, { callee: { type: "Identifier", value: name }, args: [callee?.object, ...args] });
+}
+
+/** What is called in a template, where it is a member of something. */
+interface Callee {
+  readonly object?: unknown;
+  readonly property?: { readonly value?: unknown };
+  readonly computed?: boolean;
 }
 
 /** The longest proper part of any text, from 1 character on, that matches; 0 where none does. */

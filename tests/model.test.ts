@@ -557,6 +557,27 @@ test("prefixes: ids are joined as they are, and generate as the whole prompt doe
 
 // ---------------------------------------------------------------------------------------------- chats
 
+test("templates strip the characters that they name, as in Python", async () => {
+  const content = "\n\n  a b  \n";
+  for (const [expression, expected] of [
+    ["c.lstrip('\\n')", "  a b  \n"],
+    ["c.rstrip('\\n')", "\n\n  a b  "],
+    ["c.strip('\\n')", "  a b  "],
+    ["c.strip()", "a b"],
+    ["c.strip('\\n ba')", ""],
+    ["c.strip(none)", "a b"],
+    ["('<' ~ c ~ '>').strip('<>')", content],
+    ["(c.split('a')[-1].lstrip(' ') if true else '')", "b  \n"],
+    ["{'key': c.strip('\\n')}['key']", "  a b  "],
+    ["c.strip('\\n') | trim", "a b"],
+  ]) {
+    const chatTemplate = `{% for m in messages %}{% set c = m.content %}[{{ ${expression} }}]{% endfor %}`;
+    const model = await load(randomModel({ seed: 1, chatTemplate }));
+    assert.is(model.applyChatTemplate([{ role: "user", content }]), `[${expected}]`, expression);
+    model.dispose();
+  }
+});
+
 test("chats: messages are rendered by the template and tokenized with its control tokens", async () => {
   const messages = [
     { role: "system", content: "be brief" },
