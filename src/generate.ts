@@ -78,22 +78,23 @@ export function* generate(
     sampler.begin(sampling, promptIds, n);
     // The last token runs in any case: its logits are wanted.
     const cachedTokens = Math.min(path.length, promptIds.length - 1);
-    const logits = yield* prefill(engine, path, promptIds, signal, maxTokens > 0 ? 1 : 0);
+    const isOver = () => samples.every(({ index }) => listener?.isStopped(index));
+    const logits = yield* prefill(engine, path, promptIds, signal, maxTokens > 0 ? 1 : 0, isOver);
     watch.prefilled(path.blocks().length, n);
 
-    if (maxTokens === 0) for (const sample of samples) finish(sample, "length");
-    else {
+    endStopped();
+    const begun = samples.filter((sample) => !sample.finishReason);
+    if (maxTokens === 0) for (const sample of begun) finish(sample, "length");
+    else if (begun.length > 0) {
       // All first tokens are drawn from the one row of logits, each by its own sample.
-      yield* drawAll(logits as Tensor, [samples]);
+      yield* drawAll(logits as Tensor, [begun]);
     }
 
     const context = { blocks: path.blocks(), length: promptIds.length };
     const waiting = samples.filter((sample) => !sample.finishReason);
     while (waiting.length + active.length > 0) {
       yield* breathe(engine, signal);
-      for (const sample of samples) {
-        if (!sample.finishReason && listener?.isStopped(sample.index)) finish(sample, "abort");
-      }
+      endStopped();
       active = active.flatMap(grow);
       // Each may come to be a row of its own.
       const places = backend.maxSamples - count(active);
@@ -144,6 +145,13 @@ export function* generate(
     for (const { tail } of active) tail.release();
     path.release();
     trim(engine);
+  }
+
+  /** Ends samples that were stopped from outside. */
+  function endStopped(): void {
+    for (const sample of samples) {
+      if (!sample.finishReason && listener?.isStopped(sample.index)) finish(sample, "abort");
+    }
   }
 
   /** Each row's samples draw their tokens from its logits, and take them. */

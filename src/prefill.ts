@@ -16,7 +16,8 @@ const KEPT_BYTES = 256 << 20;
 
 /**
  * Runs what of the prompt the cache lacks, in chunks of at most backend.maxRows tokens, and returns the logits of the last
- * `wanted` tokens. path: the longest stored part of the prompt; it grows to the whole. Errors: `memory`, `disposed`.
+ * `wanted` tokens. path: the longest stored part of the prompt; it grows to the whole, or as far as it was when isOver said that nobody
+ * waits for it any more. Errors: `memory`, `disposed`.
  */
 export function* prefill(
   engine: Engine,
@@ -24,6 +25,7 @@ export function* prefill(
   ids: Uint32Array,
   signal: AbortSignal | undefined,
   wanted: 0 | 1,
+  isOver = () => false,
 ): Steps<Tensor | undefined> {
   let logits: Tensor | undefined;
   const { backend, cache } = engine;
@@ -32,6 +34,7 @@ export function* prefill(
   let from = Math.min(path.length, ids.length - wanted);
   while (from < ids.length) {
     yield* breathe(engine, signal);
+    if (isOver()) return undefined;
     const to = Math.min(from + backend.maxRows, ids.length);
     let written = false;
     try {

@@ -254,6 +254,26 @@ test("Stream.stop ends one choice; the others go on as if nothing had happened",
   for (const { finishReason } of stopped) assert.is(finishReason, "abort");
 });
 
+test("choices that are stopped before their first token have none, and a prompt that nobody waits for is not computed", async () => {
+  const prompt = "never seen before ".repeat(20);
+  const options = { n: 3, maxTokens: 8, seed: 9, ignoreEos: true };
+  const want = (await model.generate(`${prompt}!`, options)).choices;
+  const one = model.stream(`${prompt}!`, options);
+  one.stop(1);
+  const { choices } = await one.result;
+  assert.equal([choices[1].tokenIds.length, choices[1].text, choices[1].finishReason], [0, "", "abort"]);
+  for (const i of [0, 2]) assert.equal(choices[i], want[i]);
+
+  const unseen = `unheard of, too: ${prompt}`;
+  const all = model.stream(unseen, options);
+  for (const i of [0, 1, 2]) all.stop(i);
+  const ended = await all.result;
+  for (const { tokenIds, finishReason } of ended.choices) assert.equal([tokenIds.length, finishReason], [0, "abort"]);
+  assert.is(ended.stats.steps, 0);
+  const { usage } = await model.generate(unseen, options);
+  assert.ok(usage.cachedTokens < 8, `${usage.cachedTokens} of ${usage.promptTokens} tokens were computed`);
+});
+
 test("leaving a stream's loop ends its call", async () => {
   const stream = model.stream("the", { n: 2, maxTokens: 400, ignoreEos: true });
   let heard = 0;
