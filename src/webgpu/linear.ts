@@ -185,13 +185,13 @@ export async function createLinear(
   }
 
   function matrixWork(rows: number, span: Span, append: Append | undefined): Work {
-    const { side, subgroup } = unit as MatrixUnit;
+    const by = unit as MatrixUnit;
+    const { side, subgroup } = by;
     const { stack, gated } = span;
-    const { layout } = stack;
+    const { layout, tiles } = stack;
     const { head, halves } = layout;
-    const columns = stack.tiles * layout.tileColumns;
-    const product = { rows, prompt, outputs: outputsOf(span), columns, gated, layout };
-    const tile = matrixTile(unit as MatrixUnit, limits, product);
+    const outputs = outputsOf(span);
+    const tile = matrixTile(by, limits, { rows, prompt, outputs, columns: tiles * layout.tileColumns, gated, layout });
     const heads = [side === 8 ? "matrix_8" : undefined, head && "left_unpacked", head, halves];
     const constants = { ...tile, SUBGROUP: subgroup, GATED: Number(gated) };
     const kernel = kernelOf(stack, "linear_matrix", heads, constants, append);
