@@ -57,7 +57,7 @@ export function engineCalls(loaded: Engine): Calls {
 
   function newHeld(ids: Uint32Array): HeldHere {
     let cache: Cache; // that holds the path: another one after a lost device
-    let path: Path;
+    let path: Path | undefined;
     let released = false;
     return {
       *renew(engine, signal) {
@@ -73,12 +73,12 @@ export function engineCalls(loaded: Engine): Calls {
             trim(engine);
           }
         }
-        if (released) path.release();
+        if (released) acquired.release();
       },
       release() {
         if (released) return;
         released = true;
-        path.release();
+        path?.release();
         if (engine) trim(engine);
       },
     };
@@ -97,7 +97,12 @@ export function engineCalls(loaded: Engine): Calls {
     score: (ids, top, signal) => inTurn(signal, (engine) => score(engine, ids, top, signal)),
     async hold(ids, signal) {
       const held = newHeld(ids);
-      await inTurn(signal, (engine) => held.renew(engine, signal));
+      try {
+        await inTurn(signal, (engine) => held.renew(engine, signal));
+      } catch (error) {
+        held.release(); // an abort may come when the K/V are held already
+        throw error;
+      }
       return held;
     },
     dispose() {

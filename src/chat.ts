@@ -34,7 +34,7 @@ export function createChatTemplate(
   let template: Template;
   try {
     template = new Template(source);
-    giveArguments(template.parsed);
+    speakPython(template.parsed);
   } catch (cause) {
     fail("format", `chat template: ${(cause as Error).message}`, { cause });
   }
@@ -48,13 +48,13 @@ export function createChatTemplate(
   );
 
   /** A message's text with fences around control tokens' texts, and around what could become one beside its neighbours. */
-  function fenced(text: string, open: string, close: string): string {
+  function fenced(text: string, fence: (text: string) => string): string {
     const begin = longest(specialTexts, (control, length) => text.startsWith(control.slice(-length)));
     const end = longest(specialTexts, (control, length) => text.endsWith(control.slice(0, length)));
-    if (begin + end > text.length) return `${open}${text}${close}`;
-    const middle = text.slice(begin, text.length - end).replace(special, `${open}$&${close}`);
-    const head = begin > 0 ? `${open}${text.slice(0, begin)}${close}` : "";
-    return head + middle + (end > 0 ? `${open}${text.slice(text.length - end)}${close}` : "");
+    if (begin + end > text.length) return fence(text);
+    const middle = text.slice(begin, text.length - end).replace(special, fence);
+    const head = begin > 0 ? fence(text.slice(0, begin)) : "";
+    return head + middle + (end > 0 ? fence(text.slice(text.length - end)) : "");
   }
 
   return {
@@ -63,57 +63,92 @@ export function createChatTemplate(
       // Control tokens' texts inside messages are fenced with two noncharacters that the messages do not contain; the fences
       // survive the template's trimming and comparing, and show afterwards what is plain text.
       const [open, close] = fences(textOf(messages) + textOf(tools ?? null));
-      const fence = <T>(value: T): T => mapTexts(value, (text) => fenced(text, open, close)) as T;
+      const made = new Set<string>();
+      const fence = (text: string) => {
+        made.add(text);
+        return open + text + close;
+      };
+      const safe = <T>(value: T): T => mapTexts(value, (text) => fenced(text, fence)) as T;
       let text: string;
       try {
         text = template.render({
           ...variables,
-          ...STRIPS,
-          messages: fence(messages),
-          tools: tools ? fence(tools) : undefined,
+          ...python(open, close),
+          messages: safe(messages),
+          tools: tools ? safe(tools) : undefined,
           add_generation_prompt: addGenerationPrompt,
         });
       } catch (cause) {
         fail("option", `chat template: ${(cause as Error).message}`, { cause });
       }
-      return split(text, open, close);
+      return split(text, open, close, made);
     },
   };
 }
 
-/** Python's str.strip and its kin with characters to strip, which the library leaves out; under names that no template can write. */
-const STRIPS: Readonly<Record<string, (text: string, characters: unknown) => string>> = {
-  "str.strip": (text, characters) => stripped(text, characters, true, true),
-  "str.lstrip": (text, characters) => stripped(text, characters, true, false),
-  "str.rstrip": (text, characters) => stripped(text, characters, false, true),
-};
-
-function stripped(text: string, characters: unknown, left: boolean, right: boolean): string {
-  const all = [...text];
-  const goes = (character: string) =>
-    typeof characters === "string" ? characters.includes(character) : /\s/u.test(character);
-  let [begin, end] = [0, all.length];
-  while (left && begin < end && goes(all[begin])) begin++;
-  while (right && end > begin && goes(all[end - 1])) end--;
-  return all.slice(begin, end).join("");
+/**
+ * What templates mean by these, and the library does otherwise: it leaves out the characters to strip, strips what JavaScript calls
+ * white space, and compares as loosely as JavaScript does. Under names that no template can write. Stripping goes on behind fences, of
+ * which a template may leave one alone where it splits at a control token's text.
+ */
+function python(open: string, close: string): Record<string, (...of: unknown[]) => unknown> {
+  const isFence = (character: string) => character === open || character === close;
+  const strip = (left: boolean, right: boolean) => (of: unknown, characters: unknown) => {
+    const goes = (character: string) =>
+      typeof characters === "string" ? characters.includes(character) : isWhite(character);
+    const all = [...(typeof of === "string" ? of : String(of ?? ""))];
+    let [begin, end] = [0, all.length];
+    while (left && begin < end && (isFence(all[begin]) || goes(all[begin]))) begin++;
+    while (right && end > begin && (isFence(all[end - 1]) || goes(all[end - 1]))) end--;
+    const kept = (part: string[]) => part.filter(isFence);
+    return [...kept(all.slice(0, begin)), ...all.slice(begin, end), ...kept(all.slice(end))].join("");
+  };
+  return {
+    "str.strip": strip(true, true),
+    "str.lstrip": strip(true, false),
+    "str.rstrip": strip(false, true),
+    "object.eq": isEqual,
+    "object.ne": (a, b) => !isEqual(a, b),
+  };
 }
 
-/** Makes calls of STRIPS of the methods of that name that are given arguments, in a parsed template. */
-function giveArguments(node: unknown): void {
+/** As str.isspace has it. */
+const isWhite = (character: string) =>
+  (/\s/u.test(character) && character !== "\ufeff") || "\x1c\x1d\x1e\x1f\x85".includes(character);
+
+/** True and false are numbers; of lists and objects each is itself alone. */
+function isEqual(a: unknown, b: unknown): boolean {
+  const isNumber = (value: unknown) => typeof value === "number" || typeof value === "boolean";
+  return isNumber(a) && isNumber(b) ? Number(a) === Number(b) : a === b;
+}
+
+/** Makes calls of the above of what a parsed template has in their place: methods, the filter trim, == and !=. */
+function speakPython(node: unknown): void {
   if (node === null || typeof node !== "object") return;
-  if (node instanceof Map) giveArguments([...node]);
-  else for (const child of Object.values(node)) giveArguments(child);
-  const { type, callee, args } = node as { type?: string; callee?: Callee; args?: unknown[] };
-  const name = `str.${callee?.property?.value}`;
-  if (type !== "CallExpression" || !args?.length || callee?.computed || !Object.hasOwn(STRIPS, name)) return;
-  Object.assign(node, { callee: { type: "Identifier", value: name }, args: [callee?.object, ...args] });
+  for (const child of node instanceof Map ? [...node].flat() : Object.values(node)) speakPython(child);
+  const { type, callee, args = [], operand, filter, operator, left, right } = node as Node;
+  const call = (value: string, ...args: unknown[]) =>
+    Object.assign(node, { type: "CallExpression", callee: { type: "Identifier", value }, args });
+  const method = callee?.computed === false ? callee.property?.value : undefined;
+  if (type === "CallExpression" && /^[lr]?strip$/.test(method ?? "")) call(`str.${method}`, callee?.object, ...args);
+  const name = filter?.callee?.value ?? filter?.value;
+  if (type === "FilterExpression" && name === "trim") call("str.strip", operand, ...(filter?.args ?? []));
+  if (type !== "BinaryExpression") return;
+  if (operator?.value === "==") call("object.eq", left, right);
+  if (operator?.value === "!=") call("object.ne", left, right);
 }
 
-/** What is called in a template, where it is a member of something. */
-interface Callee {
-  readonly object?: unknown;
-  readonly property?: { readonly value?: unknown };
-  readonly computed?: boolean;
+/** Of a parsed template, as far as it is looked at here. */
+interface Node {
+  readonly type?: string;
+  readonly callee?: Node & { readonly object?: unknown; readonly property?: Node; readonly computed?: boolean };
+  readonly args?: unknown[];
+  readonly operand?: unknown;
+  readonly filter?: Node;
+  readonly operator?: Node;
+  readonly left?: unknown;
+  readonly right?: unknown;
+  readonly value?: string;
 }
 
 /** The longest proper part of any text, from 1 character on, that matches; 0 where none does. */
@@ -163,21 +198,19 @@ function mapTexts(value: unknown, change: (text: string) => string): unknown {
   return Object.fromEntries(Object.entries(value).map(([key, item]) => [change(key), mapTexts(item, change)]));
 }
 
-/** From an opening fence to the next closing one, text is plain. */
-function split(text: string, open: string, close: string): Part[] {
+/** From an opening fence to a closing one what was fenced is plain; others are what a template left of a pair, and mean nothing. */
+function split(text: string, open: string, close: string, made: ReadonlySet<string>): Part[] {
   const parts: Part[] = [];
-  let special = true;
-  let piece = "";
-  const end = () => {
-    if (piece) parts.push({ text: piece, special });
-    piece = "";
+  const add = (text: string, special: boolean) => {
+    const last = parts[parts.length - 1];
+    if (last?.special === special && special) parts[parts.length - 1] = { text: last.text + text, special };
+    else if (text) parts.push({ text, special });
   };
-  for (const character of text.split(new RegExp(`([${open}${close}])`))) {
-    if (character === open || character === close) {
-      end();
-      special = character === close;
-    } else piece += character;
+  // Texts and fences by turns.
+  const pieces = text.split(new RegExp(`([${open}${close}])`));
+  for (let i = 0; i < pieces.length; i += 2) {
+    const isFenced = pieces[i - 1] === open && pieces[i + 1] === close && made.has(pieces[i]);
+    add(pieces[i], !isFenced);
   }
-  end();
   return parts;
 }

@@ -3,6 +3,8 @@
 
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { engineCalls } from "../src/calls.ts";
+import { createChatTemplate } from "../src/chat.ts";
 import { type Chunk, type GenerateOptions, load, type Model, type Result, type Stream } from "../src/index.ts";
 import { loadEngine, readHeader } from "../src/load.ts";
 import { openSource } from "../src/source.ts";
@@ -598,6 +600,37 @@ test("templates strip the characters that they name, as in Python", async () => 
   }
 });
 
+test("templates compare as Python does", async () => {
+  const render = (expression: string, content = "") =>
+    createChatTemplate(`{% set c = messages[0].content %}{{ 'yes' if ${expression} else 'no' }}`, [], {})
+      .render([{ role: "user", content }])
+      .map(({ text }) => text)
+      .join("");
+  for (const expression of ["c != false", "'0' != 0", "'1' != 1", "c == ''", "1 == 1.0", "true == 1", "none == none"])
+    assert.is(render(expression), "yes", expression);
+  for (const expression of ["c == false", "'\\n' == 0", "c != ''", "none != none", "1 != true"])
+    assert.is(render(expression), "no", expression);
+  assert.is(render("messages[0].role == 'user' and c == 'a'", "a"), "yes");
+  assert.is(render("c | trim == 'a' and (c | trim | length) == 1", "\u001c\n a \u0085"), "yes");
+  assert.is(render("c | trim == c", "\ufeffa\ufeff"), "yes");
+});
+
+test("templates may split messages at control tokens' texts; what they leave of a message stays its own", async () => {
+  const controls = ["<think>", "</think>", "<|im_end|>"];
+  const split = `{% for m in messages %}{% set c = m.content %}{{ '<think>\\n' ~
+    c.split('</think>')[0].rstrip('\\n').split('<think>')[-1].lstrip('\\n') ~ '\\n</think>\\n' ~ c.split('</think>')[-1].strip() ~
+    '<|im_end|>' }}{% endfor %}`;
+  const parts = (content: string) => createChatTemplate(split, controls, {}).render([{ role: "assistant", content }]);
+  assert.equal(parts("<think>\nwhy\n</think>\n\nanswer\n"), [
+    { text: "<think>\nwhy\n</think>\nanswer<|im_end|>", special: true },
+  ]);
+  assert.equal(parts("<think>\nwhy\n</think>\n\n<|im_end|> no\n"), [
+    { text: "<think>\nwhy\n</think>\n", special: true },
+    { text: "<|im_end|>", special: false },
+    { text: " no<|im_end|>", special: true },
+  ]);
+});
+
 test("chats: messages are rendered by the template and tokenized with its control tokens", async () => {
   const messages = [
     { role: "system", content: "be brief" },
@@ -804,6 +837,24 @@ test("messages cannot write the unknown token either", async () => {
   assert.equal([...tokenIds], [BEGIN, ...known.tokenizer.encode("a<|im_start|>b")]);
   assert.is(known.tokenizer.encode("a<|im_start|>b", { special: true }).length, 3);
   known.dispose();
+});
+
+test("an abort that comes when a prompt is held already lets go of it", async () => {
+  const { engine } = await loadEngine(file, { backend: "wasm" });
+  const calls = engineCalls(engine);
+  const ids = new Uint32Array(40).fill(7);
+  (await calls.hold(ids, undefined)).release();
+  for (let i = 0; i < 3; i++) {
+    const controller = new AbortController();
+    const holding = calls.hold(ids, controller.signal);
+    controller.abort(new Error("enough"));
+    assert.is((await holding.catch((error) => error)).message, "enough");
+    assert.is(engine.cache.counts().referenced, 0);
+  }
+  const held = await calls.hold(ids, undefined);
+  assert.ok(engine.cache.counts().referenced > 0);
+  held.release();
+  calls.dispose();
 });
 
 test("a batch that memory has no room for is refused each time, and what is there stays as it is", async () => {
