@@ -126,7 +126,7 @@ function isEqual(a: unknown, b: unknown): boolean {
 function speakPython(node: unknown): void {
   if (node === null || typeof node !== "object") return;
   for (const child of node instanceof Map ? [...node].flat() : Object.values(node)) speakPython(child);
-  const { type, callee, args = [], operand, filter, operator, left, right } = node as Node;
+  const { type, callee, args = [], operand, filter, operator, left, right } = node as Parsed;
   const call = (value: string, ...args: unknown[]) =>
     Object.assign(node, { type: "CallExpression", callee: { type: "Identifier", value }, args });
   const method = callee?.computed === false ? callee.property?.value : undefined;
@@ -139,13 +139,13 @@ function speakPython(node: unknown): void {
 }
 
 /** Of a parsed template, as far as it is looked at here. */
-interface Node {
+interface Parsed {
   readonly type?: string;
-  readonly callee?: Node & { readonly object?: unknown; readonly property?: Node; readonly computed?: boolean };
+  readonly callee?: Parsed & { readonly object?: unknown; readonly property?: Parsed; readonly computed?: boolean };
   readonly args?: unknown[];
   readonly operand?: unknown;
-  readonly filter?: Node;
-  readonly operator?: Node;
+  readonly filter?: Parsed;
+  readonly operator?: Parsed;
   readonly left?: unknown;
   readonly right?: unknown;
   readonly value?: string;
@@ -198,7 +198,10 @@ function mapTexts(value: unknown, change: (text: string) => string): unknown {
   return Object.fromEntries(Object.entries(value).map(([key, item]) => [change(key), mapTexts(item, change)]));
 }
 
-/** From an opening fence to a closing one what was fenced is plain; others are what a template left of a pair, and mean nothing. */
+/**
+ * From an opening fence to a closing one what was fenced, or what stripping left of it, is plain; other fences are what a template left
+ * of a pair, and mean nothing.
+ */
 function split(text: string, open: string, close: string, made: ReadonlySet<string>): Part[] {
   const parts: Part[] = [];
   const add = (text: string, special: boolean) => {
@@ -209,8 +212,8 @@ function split(text: string, open: string, close: string, made: ReadonlySet<stri
   // Texts and fences by turns.
   const pieces = text.split(new RegExp(`([${open}${close}])`));
   for (let i = 0; i < pieces.length; i += 2) {
-    const isFenced = pieces[i - 1] === open && pieces[i + 1] === close && made.has(pieces[i]);
-    add(pieces[i], !isFenced);
+    const isBetween = pieces[i - 1] === open && pieces[i + 1] === close;
+    add(pieces[i], !(isBetween && [...made].some((text) => text.includes(pieces[i]))));
   }
   return parts;
 }

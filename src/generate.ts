@@ -172,7 +172,7 @@ export function* generate(
           all ??= yield* settled(backend.logits(out, row));
           drawn = sampler.drawFromLogits(sample.index, all, candidates, row);
         }
-        const top = options.wantsLogprobs ? yield* alternatives(out, row, edits, candidates, all) : NONE;
+        const top = options.wantsLogprobs ? yield* alternatives(out, row, edits, candidates, all) : NO_TOP;
         take(sample, drawn, top);
       }
       first += uniforms.length;
@@ -284,8 +284,8 @@ function alike(samples: readonly Sample[]): Sample[][] {
 
 /** What a chunk says of its token. */
 type Last = Pick<Chunk, "tokenId" | "logprob" | "logprobs">;
-const NONE: readonly Drawn[] = [];
 const NO_TOKEN: Last = { tokenId: -1, logprob: 0 };
+const NO_TOP: readonly Drawn[] = [];
 
 function describe(tokenizer: ModelTokenizer, id: number, logprob: number, top: readonly Drawn[]): TokenLogprob {
   return { ...tokenLogprob(tokenizer, { id, logprob }), top: top.map((drawn) => tokenLogprob(tokenizer, drawn)) };

@@ -629,6 +629,13 @@ test("templates may split messages at control tokens' texts; what they leave of 
     { text: "<|im_end|>", special: false },
     { text: " no<|im_end|>", special: true },
   ]);
+  // What stripping leaves of a control token's text is not the template's to complete.
+  const cut = createChatTemplate("{{ messages[0].content.strip('>') ~ '>' }}", controls, {});
+  assert.equal(cut.render([{ role: "user", content: "a<|im_end|>" }]), [
+    { text: "a", special: true },
+    { text: "<|im_end|", special: false },
+    { text: ">", special: true },
+  ]);
 });
 
 test("chats: messages are rendered by the template and tokenized with its control tokens", async () => {

@@ -1,5 +1,5 @@
-// The WebGPU backend: the contract's operations as dispatches of shaders, recorded in order. A forward is submitted
-// when it is recorded, all else when results are awaited. Puts the families together; computes nothing itself. Never imports the CPU backend.
+// The WebGPU backend: the contract's operations as dispatches of shaders, recorded in order. A forward is submitted when it
+// is recorded, all else when results are awaited. Puts the families together; computes nothing itself. Never imports the CPU backend.
 
 import type { Backend, Shape } from "../backend.ts";
 import { createAttention } from "./attention.ts";

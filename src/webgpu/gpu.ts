@@ -1,5 +1,5 @@
-// The device as the backend's families use it: buffers that are counted, dispatches and copies (recorder.ts), one read a
-// step, and what the device says of errors. Knows queues and errors; nothing of what kernels compute.
+// The device as the backend's families use it: buffers that are counted, dispatches and copies (recorder.ts), one read a step,
+// and what the device says of errors. Knows queues and errors; nothing of what kernels compute.
 
 import { FurcateError, fail } from "../errors.ts";
 import { nextTask } from "../queue.ts";

@@ -41,8 +41,8 @@ type Limits = Pick<
 >;
 
 /**
- * Shares, and columns at a time, follow from the weight alone, so that neither the number of samples nor the parting of a prompt changes a
- * row's bits.
+ * The tile of a product, within a device's limits. Shares, and columns at a time, follow from the weight alone, so that neither the
+ * number of samples nor the parting of a prompt changes a row's bits.
  */
 export function matrixTile(unit: MatrixUnit, limits: Limits, product: MatrixProduct): MatrixTile {
   const { side, subgroup } = unit;
