@@ -1,5 +1,5 @@
 // Matrix products of many rows by subgroup matrices: out[row] = W · x[row], or that added to what out holds, or gate and up joined
-// by silu. Knows nothing of what the rows are.
+// by silu. Rows may be such that a norm's scale is still to come. Knows nothing of what the rows are.
 //
 //   weights  packed panels of 16 outputs (src/webgpu/layout.ts)    x  tiles of 16 rows × 16 columns (tiles.wgsl), 16-bit
 //   out      (rows, out_stride) f32; of gated ones tiles as x has them
@@ -66,6 +66,9 @@ struct Sizes {
   panel_units: u32, // vec4u of a panel
   tiles: u32,       // of a panel
   add: u32,         // 1: to what out holds
+  squares: u32,     // where the rows' sums of squares begin; else unused, as what follows
+  cols: u32,
+  eps: f32,
 }
 
 @group(0) @binding(0) var<uniform> sizes: Sizes;
@@ -73,6 +76,7 @@ struct Sizes {
 @group(0) @binding(4) var<storage, read_write> out: array<u32>;
 
 const MATRIX: u32 = SIDE * SIDE;
+const PAIRS: u32 = MATRIX / 2u; // of neighbouring outputs of a row
 var<workgroup> partial: array<f32, LEFTS * MATRIX * SHARES * TEAMS>; // (team, share, matrix) of sums, by row
 var<private> first_output: u32; // of a panel row: what the outputs of the workgroup begin with
 var<private> team_row: u32;
@@ -94,28 +98,48 @@ fn right(row: u32, column: u32) -> Right {
 fn stored(at: u32) -> f32 { return bitcast<f32>(out[at]); }
 fn store(at: u32, x: f32) { out[at] = bitcast<u32>(x); }
 
+// head
+// Rows are as the product takes them.
+fn norm_scale(row: u32) -> f32 { return 1.0; }
+// end of head
+
 // head added
 
-/// Joins the shares' sums of two matrices, both of the rows from `row` of each team on: outputs side by side, or gate and up.
-fn finish(subgroup: u32, lane: u32, row: u32, first: Result, second: Result) {
+/// The row of a pair of outputs: of all teams' pairs of a matrix, both of the rows from `row` of each team on.
+fn row_of(pair: u32, row: u32) -> u32 {
+  return team_row + pair / PAIRS % TEAMS * RIGHTS * SIDE + row + pair % PAIRS / (SIDE / 2u);
+}
+
+/// The scale of the row that a lane's pairs have.
+fn lane_scale(lane: u32, row: u32) -> f32 {
+  if (LANES < TEAMS * PAIRS) { return 1.0; }
+  return norm_scale(row_of(lane, row));
+}
+
+/// Joins the shares' sums of two matrices, both of the rows from `row` of each team on: outputs side by side, or gate and up. Where a
+/// lane's pairs are not of one row, the rows' scales are found here.
+fn finish(subgroup: u32, lane: u32, row: u32, first: Result, second: Result, one_scale: f32) {
   workgroupBarrier();
   subgroupMatrixStore<col_major>(&partial, subgroup * LEFTS * MATRIX, first, SIDE);
   if (LEFTS == 2u) { subgroupMatrixStore<col_major>(&partial, (subgroup * LEFTS + 1u) * MATRIX, second, SIDE); }
   workgroupBarrier();
   // Each lane takes pairs of neighbouring outputs, of one of the matrices, or of both where they are joined.
-  const pairs = MATRIX / 2u;
-  for (var e = lane; e < TEAMS * pairs * select(LEFTS, 1u, GATED); e += LANES) {
-    let which = e / (TEAMS * pairs);
-    let team = e / pairs % TEAMS;
-    let here = team_row + team * RIGHTS * SIDE + row + e % pairs / (SIDE / 2u);
+  for (var e = lane; e < TEAMS * PAIRS * select(LEFTS, 1u, GATED); e += LANES) {
+    let which = e / (TEAMS * PAIRS);
+    let team = e / PAIRS % TEAMS;
+    let here = row_of(e, row);
     if (here >= sizes.rows) { continue; }
     var sums = vec2f(0.0);
     var ups = vec2f(0.0);
     for (var share = 0u; share < SHARES; share++) {
-      let at = ((team * SHARES + share) * LEFTS + which) * MATRIX + e % pairs * 2u;
+      let at = ((team * SHARES + share) * LEFTS + which) * MATRIX + e % PAIRS * 2u;
       sums += vec2f(partial[at], partial[at + 1u]);
       if (GATED) { ups += vec2f(partial[at + MATRIX], partial[at + MATRIX + 1u]); }
     }
+    var scale = one_scale;
+    if (LANES < TEAMS * PAIRS) { scale = norm_scale(here); }
+    sums *= scale;
+    ups *= scale;
     let output = first_output + which * SIDE + e % (SIDE / 2u) * 2u;
     if (GATED) {
       // e^-z of very negative gates would be infinite, which WGSL may take to be absent: there silu is 0 to all digits.
@@ -257,10 +281,20 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     }
   }
 
-  finish(subgroup, lane, 0u, one_0, two_0);
-  if (RIGHTS > 1u) { finish(subgroup, lane, SIDE, one_1, two_1); }
+  // The scales come before all that waits for others.
+  let scale_0 = lane_scale(lane, 0u);
+  var scale_1 = 1.0;
+  var scale_2 = 1.0;
+  var scale_3 = 1.0;
+  if (RIGHTS > 1u) { scale_1 = lane_scale(lane, SIDE); }
   if (RIGHTS > 2u) {
-    finish(subgroup, lane, 2u * SIDE, one_2, two_2);
-    finish(subgroup, lane, 3u * SIDE, one_3, two_3);
+    scale_2 = lane_scale(lane, 2u * SIDE);
+    scale_3 = lane_scale(lane, 3u * SIDE);
+  }
+  finish(subgroup, lane, 0u, one_0, two_0, scale_0);
+  if (RIGHTS > 1u) { finish(subgroup, lane, SIDE, one_1, two_1, scale_1); }
+  if (RIGHTS > 2u) {
+    finish(subgroup, lane, 2u * SIDE, one_2, two_2, scale_2);
+    finish(subgroup, lane, 3u * SIDE, one_3, two_3, scale_3);
   }
 }

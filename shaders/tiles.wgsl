@@ -3,7 +3,8 @@
 //   x  (rows, x_stride4) vec4f, pad columns zero    norm  (x_stride4) vec4f
 //   tiles  (rows of tiles, columns of tiles) of 16 rows × 16 columns, row by row, 16-bit floats two to a word
 //
-// One workgroup a row. Rows and columns beyond the last are left as they are: no product's result takes them in.
+// One workgroup a row. Rows and columns beyond the last are left as they are: no product's result takes them in. A forward's first
+// dispatch also sets its sums of squares (heads/added_normed.wgsl) to zero.
 
 override NORM: bool; // else `norm` is not read
 
@@ -11,12 +12,13 @@ const LANES: u32 = 256u;
 const KEPT: u32 = 4u * LANES; // units of 4 numbers that stay in registers
 const STRIPE: u32 = 16u; // sums are taken by stripes of lanes, then over the stripes: few barriers
 
-struct Sizes { x_at: u32, x_stride4: u32, cols: u32, eps: f32 }
+struct Sizes { x_at: u32, x_stride4: u32, cols: u32, eps: f32, sums: u32, sum_rows: u32 }
 
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> x: array<vec4f>;
 @group(0) @binding(2) var<storage, read> norm: array<vec4f>;
 @group(0) @binding(3) var<storage, read_write> tiles: array<vec2u>;
+@group(0) @binding(4) var<storage, read_write> squares: array<vec4u>;
 
 var<workgroup> parts: array<f32, LANES>;
 
@@ -58,6 +60,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let by_b = weights(lane + LANES);
   let by_c = weights(lane + 2u * LANES);
   let by_d = weights(lane + 3u * LANES);
+  for (var i = lane; i < 2u * sizes.sums; i += LANES) { squares[(i / 2u * sizes.sum_rows + row) * 8u + i % 2u] = vec4u(); }
   var scale = 1.0;
   if (NORM) {
     var own = fma(d, d, fma(c, c, fma(b, b, a * a)));

@@ -174,8 +174,9 @@ export interface Backend {
   linear(x: Tensor, norm: Norm | undefined, weights: readonly Weight[], outs: readonly Tensor[]): void;
   /** out = silu(norm(x) · gateᵀ) · (norm(x) · upᵀ), element by element; silu(z) = z / (1 + e^-z). gate and up lie side by side. */
   linearGated(x: Tensor, norm: Norm, gate: Weight, up: Weight, out: Tensor): void;
-  /** out += x · Wᵀ: a projection back into the residual stream. */
-  linearAdd(x: Tensor, weight: Weight, out: Tensor): void;
+  /** out += x · Wᵀ: a projection back into the residual stream. next: the norm that the next reader of out takes, where nothing
+   *  changes out before; a backend may begin with it. */
+  linearAdd(x: Tensor, weight: Weight, out: Tensor, next?: Norm): void;
   /** x[row] = norm(x[row]). A norm narrower than the rows normalises each part of its width (a head) by itself. */
   rmsNorm(x: Tensor, norm: Norm): void;
   /** x[row] += bias. x (rows, cols), bias (1, cols). */

@@ -61,6 +61,7 @@ export function createForward(backend: Backend, config: ModelConfig, weights: We
     const first = (tensor: Tensor) => backend.view(tensor, 0, batch.rows);
     const [residual, queries, keys, values, out, hidden] = [x, q, k, v, attended, gated].map(first);
     const [input, projections, qkv] = [norm(w.attnNorm), [w.q, w.k, w.v], [queries, keys, values]];
+    const [ffnNorm, next] = [norm(w.ffnNorm), norm(weights.layers[layer + 1]?.attnNorm ?? weights.outputNorm)];
     if (w.qBias || w.kBias || w.vBias || w.qNorm || w.kNorm) {
       backend.linear(residual, input, projections, qkv);
       if (w.qBias) backend.addBias(queries, w.qBias);
@@ -71,11 +72,11 @@ export function createForward(backend: Backend, config: ModelConfig, weights: We
       backend.ropeAppend(queries, keys, values, layer, batch);
     } else backend.linearRopeAppend(residual, input, projections, qkv, layer, batch);
     attend(queries, layer, batch, out);
-    backend.linearAdd(out, w.o, residual);
+    backend.linearAdd(out, w.o, residual, w.oBias ? undefined : ffnNorm);
     if (w.oBias) backend.addBias(residual, w.oBias);
 
-    backend.linearGated(residual, norm(w.ffnNorm), w.gate, w.up, hidden);
-    backend.linearAdd(hidden, w.down, residual);
+    backend.linearGated(residual, ffnNorm, w.gate, w.up, hidden);
+    backend.linearAdd(hidden, w.down, residual, next);
   }
 
   /** All layers, then the logits of the last `wanted` rows, or of all. */

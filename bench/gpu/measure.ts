@@ -181,7 +181,12 @@ async function kernelsOf(step: () => Promise<void>, watch: Profile, nLayers: num
   await step();
   watch.on = false;
   const times = await watch.take();
-  // What runs once a step (embed, the output's product, candidates) does not go round the layers: it is what remains.
-  const dispatchesALayer = times.reduce((sum, { count }) => sum + Math.floor(count / nLayers), 0);
+  // What runs once a step (embed, the output's product, candidates) does not go round the layers: it is what remains of each shader's.
+  const ofShaders = new Map<string, number>();
+  for (const { kernel, count } of times) {
+    const [shader] = kernel.split(/[ ,]/);
+    ofShaders.set(shader, (ofShaders.get(shader) ?? 0) + count);
+  }
+  const dispatchesALayer = [...ofShaders.values()].reduce((sum, count) => sum + Math.floor(count / nLayers), 0);
   return { times, dispatchesALayer };
 }

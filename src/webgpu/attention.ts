@@ -7,7 +7,7 @@ import type { Gpu } from "./gpu.ts";
 import type { Constants, Kernel, KernelOptions } from "./kernels.ts";
 import { paddedHeadDim } from "./kv-layout.ts";
 import { createKvPool } from "./kv-pool.ts";
-import type { Append } from "./linear.ts";
+import type { Ending } from "./linear.ts";
 
 type Family = Pick<
   Backend,
@@ -28,7 +28,7 @@ type Family = Pick<
   /** What all dispatches of a forward follow from, besides its operations: attention's, and by the rows those of products. */
   formOf(batch: PreparedBatch): readonly unknown[];
   /** What a product needs to do ropeAppend itself; nothing where it cannot. */
-  appending(layer: number, batch: PreparedBatch): Append | undefined;
+  appending(layer: number, batch: PreparedBatch): Ending | undefined;
   scratchBytes(): number;
 };
 
@@ -269,7 +269,8 @@ export async function createAttention(
     appending(layer: number, batch: PreparedBatch) {
       const { buffer, decoding } = batch as GpuBatch;
       if (!decoding || shape.ropePairs !== "interleaved" || headDim % 16 !== 0) return undefined;
-      return { constants: { ...heads, ROPE_DIM: ropeDim }, buffers: [buffer, pool.layer(layer)] };
+      const constants = { ...heads, ROPE_DIM: ropeDim };
+      return { head: "rotated", constants, buffers: [buffer, pool.layer(layer)] };
     },
     ropeAppend(q: Tensor, k: Tensor, v: Tensor, layer: number, batch: PreparedBatch) {
       const [queries, keys, values] = [q, k, v] as GpuTensor[];

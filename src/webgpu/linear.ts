@@ -16,8 +16,8 @@ export interface Linear
     Backend,
     "computes" | "weightBytes" | "weights" | "upload" | "embed" | "unembed" | "linearGated" | "linearAdd"
   > {
-  /** append: the outs are q, k and v, which turn and go into the cache as attention's ropeAppend does it. */
-  linear(x: Tensor, norm: Norm | undefined, weights: readonly Weight[], outs: readonly Tensor[], append?: Append): void;
+  /** ending: the outs are q, k and v, which turn and go into the cache as attention's ropeAppend does it. */
+  linear(x: Tensor, norm: Norm | undefined, weights: readonly Weight[], outs: readonly Tensor[], ending?: Ending): void;
   /**
    * Begins a forward of so many rows: samples, whose kernels go by their number, or a prompt's tokens, for which they are always
    * the same, so that its parting changes no bit. Returns whether its products read rows as 16-bit tiles.
@@ -26,10 +26,12 @@ export interface Linear
   scratchBytes(): number;
 }
 
-/** What products need that end with rotation and the cache (shaders/heads/rotated.wgsl): its constants, the batch, a layer's K/V. */
-export interface Append {
+/** What products need that end with more than their results: the head that does it, its constants and buffers, and its sizes. */
+export interface Ending {
+  readonly head: "rotated" | "added_normed";
   readonly constants: Constants;
-  readonly buffers: readonly [batch: GPUBuffer, kv: GPUBuffer];
+  readonly buffers: readonly GPUBuffer[];
+  readonly words?: readonly number[];
 }
 
 /** Weights that lie side by side in the same buffers. */
@@ -104,6 +106,8 @@ const PACK_LANES = 64; // a workgroup of the packing shaders
 const EMBED_LANES = 64;
 const SWIGLU_LANES = 64;
 const MOST_GROUPS = 65535;
+/** Of a row's sum of squares (shaders/heads/added_normed.wgsl). */
+const SUM_BYTES = 128;
 
 /** How products compute. */
 type Kind =
@@ -112,16 +116,17 @@ type Kind =
   | "halves" // in 16-bit arithmetic, of rows as 16-bit tiles
   | "matrix"; // by subgroup matrices, of rows as 16-bit tiles
 
-/** Rows of a forward at most, and columns: of what products read, and of gates. */
+/** Rows of a forward at most; columns of what products read, and of gates; norms of the residual stream behind the first. */
 interface LinearSizes {
   readonly maxRows: number;
   readonly widest: number;
   readonly hiddenDim: number;
+  readonly norms: number;
 }
 
 export async function createLinear(
   gpu: Gpu,
-  { maxRows, widest, hiddenDim }: LinearSizes,
+  { maxRows, widest, hiddenDim, norms }: LinearSizes,
   kernelClass: "few" | "many" | undefined,
 ): Promise<Linear> {
   const { kernels, limits } = gpu;
@@ -138,6 +143,13 @@ export async function createLinear(
   let between = gpu.buffer(0, "activations");
   roomFor(widest);
   const ups = gpu.buffer(maxRows * strideOf(hiddenDim) * 4, "activations");
+  /** Sums of squares, of each norm and row. */
+  const squaresBytes = unit ? norms * maxRows * SUM_BYTES : SUM_BYTES;
+  const squares = gpu.buffer(squaresBytes, "activations");
+  /** Norms of this forward that products have begun with, once all sums are zero. */
+  let summed: number | undefined;
+  /** What is in `between` but for its scales: the rows of what, by which norm, and the sizes that say where its sums are. */
+  let begun: { readonly of: GpuTensor; readonly weight: GpuTensor; readonly words: readonly number[] } | undefined;
   /** How products of the forward at hand compute: never halves, which some of those of `many` take. */
   let usual: Kind = "few";
   let prompt = false;
@@ -172,19 +184,19 @@ export async function createLinear(
     name: string,
     heads: readonly (string | undefined)[],
     tile: Constants,
-    append: Append | undefined,
+    ending: Ending | undefined,
   ): Kernel {
-    const key = [name, append !== undefined, ...Object.values(tile)].join();
+    const key = [name, ...heads, ending?.head, ...Object.values(tile)].join();
     let kernel = products.get(key);
     if (!kernel) {
-      const constants = { ...layout.constants, ...tile, ...append?.constants };
-      kernel = kernels.now(name, { heads: [...heads, append && "rotated"], constants });
+      const constants = { ...layout.constants, ...tile, ...ending?.constants };
+      kernel = kernels.now(name, { heads: [...heads, ending?.head], constants });
       products.set(key, kernel);
     }
     return kernel;
   }
 
-  function matrixWork(rows: number, span: Span, append: Append | undefined): Work {
+  function matrixWork({ x: { rows }, scaling }: Input, span: Span, ending: Ending | undefined): Work {
     const by = unit as MatrixUnit;
     const { side, subgroup } = by;
     const { stack, gated } = span;
@@ -192,15 +204,15 @@ export async function createLinear(
     const { head, halves } = layout;
     const outputs = outputsOf(span);
     const tile = matrixTile(by, limits, { rows, prompt, outputs, columns: tiles * layout.tileColumns, gated, layout });
-    const heads = [side === 8 ? "matrix_8" : undefined, head && "left_unpacked", head, halves];
+    const heads = [side === 8 ? "matrix_8" : undefined, head && "left_unpacked", head, halves, scaling && "scaled"];
     const constants = { ...tile, SUBGROUP: subgroup, GATED: Number(gated) };
-    const kernel = kernelOf(stack, "linear_matrix", heads, constants, append);
+    const kernel = kernelOf(stack, "linear_matrix", heads, constants, ending);
     const { LEFTS, RIGHTS, TEAMS } = tile;
     return { kernel, rows: side * RIGHTS * TEAMS, panels: (side * (gated ? 1 : LEFTS)) / PANEL, shares: 1 };
   }
 
   /** Without subgroup matrices. The tile goes by the whole span, so that it changes no row's bits. */
-  function plainWork({ kind, x, norm }: Input, span: Span, append: Append | undefined): Work {
+  function plainWork({ kind, x, norm }: Input, span: Span, ending: Ending | undefined): Work {
     const { stack, gated } = span;
     const { head, tileColumns, parts } = stack.layout;
     const outputs = outputsOf(span);
@@ -218,10 +230,10 @@ export async function createLinear(
     const few = { ...tile, RAGGED: Number(stack.ragged), NORM: Number(norm !== undefined) };
     const kernel =
       kind === "halves"
-        ? kernelOf(stack, "linear_half", [head && "half_unpacked", head], { ...tile, PANELS }, append)
+        ? kernelOf(stack, "linear_half", [head && "half_unpacked", head], { ...tile, PANELS }, ending)
         : rows === 1
-          ? kernelOf(stack, "linear_one", [head], few, append)
-          : kernelOf(stack, "linear", [head], { ...few, PANELS, ROWS: rows }, append);
+          ? kernelOf(stack, "linear_one", [head], few, ending)
+          : kernelOf(stack, "linear", [head], { ...few, PANELS, ROWS: rows }, ending);
     return { kernel, rows, panels: gated ? PANELS / 2 : PANELS, shares };
   }
 
@@ -344,24 +356,31 @@ export async function createLinear(
     }
   }
 
-  /** What a product reads. norm: that it normalises by itself. */
+  /** What a product reads. norm: that it normalises by itself; scaling: the sizes for what a norm that has begun still lacks. */
   interface Input {
     readonly kind: Kind;
     readonly x: GpuTensor;
     readonly norm?: Norm;
+    readonly scaling?: readonly number[];
   }
 
   /** x as products of a kind read it: as it is, or normalised or as tiles in `between`. */
   function input(kind: Kind, from: Tensor, norm: Norm | undefined): Input {
     const x = from as GpuTensor;
     if (kind === "few") return { kind, x, norm };
+    const ready = begun;
+    begun = undefined;
     const weight = norm?.weight as GpuTensor | undefined;
     const eps = floatBits(norm?.eps ?? 0);
     if (x.form.tiles || (kind === "many" && !weight)) return { kind, x };
     const made: GpuTensor = { ...x, buffer: between, first: 0, column: 0, stride: strideOf(x.cols) };
+    if (ready && ready.weight === weight && ready.of.buffer === x.buffer && x.first === 0 && ready.of.rows === x.rows)
+      return { kind, x: made, scaling: ready.words };
     if (kind !== "many") {
-      const sizes = [placeOf(x) / 4, x.stride / 4, x.cols, eps];
-      gpu.run(tiled[weight ? 1 : 0], [x.buffer, weight?.buffer ?? x.buffer, between], sizes, x.rows);
+      const sums = kind === "matrix" && !prompt && summed === undefined ? norms : 0;
+      if (sums > 0) summed = 0;
+      const sizes = [placeOf(x) / 4, x.stride / 4, x.cols, eps, sums, maxRows];
+      gpu.run(tiled[weight ? 1 : 0], [x.buffer, weight?.buffer ?? x.buffer, between, squares], sizes, x.rows);
     } else if (weight) {
       const sizes = [x.cols, placeOf(x), x.stride, 0, made.stride, eps];
       gpu.run(rmsNorm, [x.buffer, weight.buffer, between], sizes, 1, x.rows);
@@ -369,11 +388,23 @@ export async function createLinear(
     return { kind, x: made };
   }
 
+  /** Lets a product into samples' residual stream begin with the norm that reads it next, where it can. */
+  function beginNorm({ kind, x }: Input, out: GpuTensor, norm: Norm | undefined): Ending | undefined {
+    const isPossible =
+      kind === "matrix" && !prompt && x.buffer !== between && out.first === 0 && out.cols % PANEL === 0;
+    if (!norm || !isPossible || summed === undefined || summed === norms) return undefined;
+    const weight = norm.weight as GpuTensor;
+    const words = [summed * maxRows, out.cols, floatBits(norm.eps)];
+    begun = { of: out, weight, words };
+    summed++;
+    return { head: "added_normed", constants: {}, buffers: [weight.buffer, between, squares], words };
+  }
+
   /** out = or += x · Wᵀ, or gate and up joined. */
-  function product(from: Input, span: Span, add: 0 | 1, append?: Append): void {
+  function product(from: Input, span: Span, add: 0 | 1, ending?: Ending): void {
     const { kind, x, norm } = from;
     const { stack, out, outputs, gated } = span;
-    const work = kind === "matrix" ? matrixWork(x.rows, span, append) : plainWork(from, span, append);
+    const work = kind === "matrix" ? matrixWork(from, span, ending) : plainWork(from, span, ending);
     const readsTiles = kind === "matrix" || kind === "halves";
     out.form.tiles = gated && kind === "matrix";
     const by = (norm?.weight as GpuTensor | undefined)?.buffer ?? x.buffer;
@@ -382,8 +413,9 @@ export async function createLinear(
     for (const { buffer, panel, panels, column } of partsOf(span)) {
       const place = out.form.tiles ? [0, Math.ceil(out.cols / 16)] : [placeOf(out) + column, out.stride];
       const weights = [panel, panels, panel + panels, stack.panelUnits, stack.tiles, add];
-      const bindings = [buffer, x.buffer, ...(readsTiles ? [] : [by]), out.buffer, ...(append?.buffers ?? [])];
-      const sizes = [...reads, ...place, outputs - column, ...weights];
+      const bindings = [buffer, x.buffer, ...(readsTiles ? [] : [by]), out.buffer, ...(ending?.buffers ?? [])];
+      if (from.scaling) bindings.push(squares);
+      const sizes = [...reads, ...place, outputs - column, ...weights, ...(from.scaling ?? ending?.words ?? [])];
       const up = Math.ceil(panels / work.panels) * work.shares;
       gpu.run(work.kernel, bindings, sizes, Math.ceil(x.rows / work.rows), up);
     }
@@ -394,7 +426,7 @@ export async function createLinear(
     norm: Norm | undefined,
     weights: readonly Weight[],
     outs: readonly Tensor[],
-    append?: Append,
+    ending?: Ending,
   ): void {
     const from = input(inHalves(), x, norm);
     const spans: Span[] = [];
@@ -407,7 +439,7 @@ export async function createLinear(
         spans[spans.length - 1] = { ...last, panels: panels + next.panels, outputs: outputs + next.outputs };
       }
     });
-    for (const span of spans) product(from, span, 0, append);
+    for (const span of spans) product(from, span, 0, ending);
   }
 
   return {
@@ -433,6 +465,7 @@ export async function createLinear(
       const mostFew = unit ? tiling.mostFewRows : tiling.few[tiling.few.length - 1].rows;
       const few = kernelClass ? kernelClass === "few" : decoding && rows <= mostFew;
       usual = few ? "few" : unit ? "matrix" : "many";
+      [summed, begun] = [undefined, undefined];
       return usual === "matrix";
     },
     embed(table: Weight, batch: PreparedBatch, out: Tensor) {
@@ -461,8 +494,11 @@ export async function createLinear(
       const width = to.stride / 4;
       gpu.run(swiglu, [to.buffer, ups], [width, to.first, 0], Math.ceil(width / SWIGLU_LANES), to.rows);
     },
-    linearAdd: (x, weight, out) => product(input(usual, x, undefined), spanOf(weight, out), 1),
-    scratchBytes: () => maxRows * (strideOf(widest) + strideOf(hiddenDim)) * 4,
+    linearAdd(x, weight, out, next) {
+      const from = input(usual, x, undefined);
+      product(from, spanOf(weight, out), 1, beginNorm(from, out as GpuTensor, next));
+    },
+    scratchBytes: () => maxRows * (strideOf(widest) + strideOf(hiddenDim)) * 4 + squaresBytes,
   };
 }
 

@@ -360,6 +360,57 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
       }
     });
 
+  for (const { rows, type, width, bound } of cases.NEXT_NORM)
+    test(`${name}: linearAdd into ${rows} rows of all sizes, which a norm reads next, ${type}`, async () => {
+      const cols = 320;
+      const backend = await create({ dim: cols, hiddenDim: width });
+      const random = newRandom(rows);
+      const matrix = (outputs: number, cols: number) => {
+        const data = randomBlocks(type, outputs * cols, 1 / Math.sqrt(cols), random, cols);
+        return { type, rows: outputs, data, values: reference.dequantise(type, data, outputs * cols) };
+      };
+      const [gate, up, down] = [matrix(width, cols), matrix(width, cols), matrix(cols, width)];
+      const [gates, ups] = await newWeights(backend, [gate, up], cols);
+      const [downs] = await newWeights(backend, [down], width);
+      const eps = 1e-9;
+      const norms = [0, 1, 2].map(() => normals(random, cols));
+      const [first, second, third] = norms.map((weight) => ({ weight: backend.vector(weight), eps }));
+      const before = normals(random, rows * cols).map((x, i) => x * 8 ** ((Math.floor(i / cols) % 7) - 3));
+
+      const [stream, hidden, out] = [cols, width, width].map((cols) => backend.tensor(rows, cols));
+      // Twice, so that nothing may be left of the forward before.
+      for (const size of [2, 1]) {
+        await fill(
+          backend,
+          stream,
+          before.map((x) => x * size),
+          ROPE_DIM,
+        );
+        begin(backend, rows);
+        backend.linearGated(stream, first, gates, ups, hidden);
+        backend.linearAdd(hidden, downs, stream, second);
+        backend.linearGated(stream, second, gates, ups, hidden);
+        backend.linearAdd(hidden, downs, stream, third);
+        backend.unembed(stream, third, gates, out);
+      }
+
+      const [streamed, logits] = [await valuesOf(backend, stream), await valuesOf(backend, out)];
+      for (let row = 0; row < rows; row++) {
+        const own = (all: ArrayLike<number>, cols: number) => Array.from(all).slice(row * cols, (row + 1) * cols);
+        const normed = (x: ArrayLike<number>, by: number) => reference.rmsNorm(x, norms[by], eps);
+        const after = (x: ArrayLike<number>, by: number) => {
+          const [g, u] = [gate, up].map(({ values }) => reference.linear(values, normed(x, by)));
+          const sums = reference.linear(down.values, reference.swiglu(g, u));
+          return Array.from(x, (value, i) => value + sums[i]);
+        };
+        const x = after(after(own(before, cols), 0), 1);
+        close(own(streamed, cols), x, ofSums(bound), `row ${row}`);
+        const want = reference.linear(gate.values, normed(x, 2));
+        const { atol, rtol } = ofSums(bound);
+        close(own(logits, width), want, { atol: 2 * atol, rtol }, `row ${row}, logits`);
+      }
+    });
+
   // -------------------------------------------------------------------------------------------- rotary positions
 
   for (const { name: what, headDim, ropeDim, pairs, bound } of cases.ROPE)

@@ -37,6 +37,7 @@ const PRODUCT = /^linear F16, 13 × 1031/;
 const WIDE = /^linear F16, 101 × 99/;
 /** Gate and up in whole panels, so that they lie side by side; else they are joined by swiglu. */
 const NORMED = /^linear and linearGated .*, F32 and F32$/;
+const NEXT_NORM = /^linearAdd into 37 rows/;
 const APART = /^linear and linearGated .*, F16 and F16$/;
 const CANDIDATES = /^candidates, (fewer|8 of 1003|64 of 5003)/;
 const BEYOND = /^candidates, draws/;
@@ -1151,8 +1152,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "linear_matrix",
-    find: "let team = e / pairs % TEAMS;",
-    replace: "let team = 0u;",
+    find: "pair / PAIRS % TEAMS * RIGHTS * SIDE",
+    replace: "0u",
     what: "rows of all teams but the first are not written",
     matrix: true,
     tests: /^linear F16, 13 × 99/,
@@ -1180,6 +1181,46 @@ export const MUTATIONS: readonly Mutation[] = [
     what: "columns that are unpacked are those before",
     matrix: true,
     tests: /^linear BF16, 13 × 1031/,
+  },
+  {
+    shader: "linear_matrix",
+    find: "scale_1 = lane_scale(lane, SIDE);",
+    replace: "scale_1 = scale_0;",
+    what: "the second rows have the first ones' scales",
+    matrix: true,
+    tests: NEXT_NORM,
+  },
+  {
+    shader: "heads/scaled",
+    find: "(low + high)",
+    replace: "low",
+    what: "sums of squares of 65,536 and more are cut off",
+    matrix: true,
+    tests: NEXT_NORM,
+  },
+  {
+    shader: "heads/added_normed",
+    find: "(fraction >> (16u - by)) & 0xffffu",
+    replace: "0u",
+    what: "the middle of squares is not added up",
+    matrix: true,
+    tests: NEXT_NORM,
+  },
+  {
+    shader: "heads/added_normed",
+    find: "if (SIDE == 16u) { square += subgroupShuffleXor(square, 4u); }",
+    replace: "",
+    what: "half the squares are not added up",
+    matrix: true,
+    tests: NEXT_NORM,
+  },
+  {
+    shader: "tiles",
+    find: "squares[(i / 2u * sizes.sum_rows + row) * 8u + i % 2u] = vec4u();",
+    replace: "",
+    what: "sums of squares go on from the forward before",
+    matrix: true,
+    tests: NEXT_NORM,
   },
   {
     shader: "heads/left_unpacked",
