@@ -1,12 +1,13 @@
-// The k best of each row of logits, from what top_k_groups.wgsl found: the k groups with the largest maxima hold them all, since
-// a token outside has k maxima before it. Groups are runs of ids, so this is true of ties too, which go to the lower id.
+// The k best of each row of logits, from what top_k_groups.wgsl found. Of the largest keys of LIST parts of a row the k-th is a bound
+// that k tokens reach; so the k best do, and mostly few besides: each is compared with all. Where more do, as where many are alike,
+// the k-th best is found first, digit by digit, and is the bound. Ties go to the lower id.
 // Then the tokens of draws that go on beyond the k best, so that nobody need read all logits for them.
 // Knows nothing of how edits change a logit. Twin of assembly/cpu/top_k.ts, and of the walk in assembly/text/sample.ts.
 //
 //   logits, requests, stats  as in top_k_groups.wgsl. A row whose requests are zero has no results. A row's second request: its first
 //            draw, draws, where in results their tokens go, and raw logits. A draw: 1 - u as 64 bits after the point, high word
 //            first, 2 unused; u is its random number
-//   keys     (rows, keys_stride) maxima of `groups`, then room for the keys of the k best groups' tokens, and then for masses
+//   keys     (rows, keys_stride) maxima of `groups`, then room for masses (BINS)
 //   results  (rows, 8 + 3 k) key of the largest raw logit, sum of exp(raw - largest) f32, both of the adjusted ones, the target's
 //            raw logit, 3 unused; ids (k), adjusted (k) f32, raw (k) f32, best first; then tokens (draws)
 //            or NONE, raw (draws) f32
@@ -16,11 +17,11 @@
 override LANES: u32 = 256u; // a power of two from LIST to BINS
 const STRIPE = 16u; // sums are taken by stripes of lanes, then over the stripes: few barriers
 const GROUP = 32u;
-const MOST = 128u; // k at most
 const BINS = 2048u; // values of a digit
 const SPANS = 32u; // of lanes, whose counts are added up first
+const FIRST_OF_KEY = 2u; // of a token's digits, the places' being those before
 const PLACES = BINS * BINS - 1u; // the last of them: two digits
-const LIST = 256u; // of so few tokens each is compared with all
+const LIST = 256u; // of so few each is compared with all; a power of two above k
 
 const EXPONENT = 0x7f800000u;
 const MINUS_INFINITY = 0xff800000u;
@@ -42,22 +43,27 @@ struct Sizes { vocab: u32, stride4: u32, first: u32, groups: u32, chunks: u32, k
 struct Found { index: u32, wanted: u32, having: u32 }
 
 /// What is the same for all draws of a row: its last candidate, the scale of masses, and that of places. Beyond `reach` below the
-/// last candidate all masses are 0. `steps`: those of the largest logit's mass.
-struct Walk { row: u32, last_id: u32, last: f32, top: f32, slope: f32, steps: f32, reach: f32, scale: f32 }
+/// last candidate all masses are 0. `steps`: those of the largest logit's mass. A walk that is `whole` has nothing else but its row:
+/// it is of all tokens that reach the bound, each of which weighs 1.
+struct Walk { row: u32, last_id: u32, last: f32, top: f32, slope: f32, steps: f32, reach: f32, scale: f32, whole: bool }
 
 /// A token's digits, from the highest on, and which of them are known: place, key, and what is left of 2³² - 1 after the id.
 struct Prefix { digits: vec3u, mask: vec3u }
+const ANY = Prefix(vec3u(0u), vec3u(0u));
 
 var<workgroup> counts: array<atomic<u32>, BINS>; // by digit
 var<workgroup> runs: array<u32, SPANS>; // sums of counts, span after span
 var<workgroup> found: Found;
 var<workgroup> n_chosen: atomic<u32>;
-var<workgroup> chosen: array<vec2u, LIST>; // key, and what is left of 2³² - 1 after the index
-var<workgroup> chosen_groups: array<u32, MOST>; // ids rising
+var<workgroup> chosen: array<vec2u, LIST>; // key, and what is left of 2³² - 1 after the id
+var<workgroup> n_groups: atomic<u32>;
+var<workgroup> chosen_groups: array<u32, LIST>;
+var<workgroup> bound: vec2u; // as in `chosen`: at least k tokens reach it
+var<workgroup> last: vec2u; // as in `chosen`: the last candidate
 var<workgroup> by_lane: array<vec2u, LANES>; // what lanes add up, or else have in common
 var<workgroup> stripe_tops: array<vec2u, STRIPE>;
 var<workgroup> share_beyond: u32; // of all mass, what lies beyond the k best at most, in 2^-32
-var<workgroup> n_left: u32;
+var<workgroup> n_taken: u32; // n_chosen, for all lanes
 
 fn key_of(bits: u32) -> u32 {
   if ((bits & EXPONENT) == EXPONENT && bits != MINUS_INFINITY) { return BROKEN; }
@@ -92,29 +98,50 @@ fn adjusted(row: u32, id: u32) -> u32 {
   return raw(row, id);
 }
 
+/// Four tokens' raw logits; beyond the row's end impossible ones.
+fn four_at(row: u32, i: u32) -> vec4u {
+  var four = vec4u(MINUS_INFINITY);
+  if (i < sizes.stride4) { four = logits[(sizes.first + row) * sizes.stride4 + i]; }
+  return four;
+}
+
+/// A lane's next four of these: loads that need not wait for one another.
+fn fours_at(row: u32, i: u32) -> array<vec4u, 4> {
+  return array<vec4u, 4>(
+    four_at(row, i), four_at(row, i + LANES), four_at(row, i + 2u * LANES), four_at(row, i + 3u * LANES));
+}
+
 fn before(a: vec2u, b: vec2u) -> bool {
   return a.x > b.x || (a.x == b.x && a.y > b.y);
 }
 
-/// A lane's next four keys of keys[at … at + count - 1]: loads that need not wait for one another. Beyond the last anything.
+/// A lane's next four keys of keys[at … at + count - 1]: loads that need not wait for one another. Beyond the last 0.
 fn keys_at(at: u32, i: u32, count: u32) -> vec4u {
-  let places = at + min(vec4u(i) + vec4u(0u, LANES, 2u * LANES, 3u * LANES), vec4u(count - 1u));
-  return vec4u(keys[places.x], keys[places.y], keys[places.z], keys[places.w]);
+  let indices = vec4u(i) + vec4u(0u, LANES, 2u * LANES, 3u * LANES);
+  let places = at + min(indices, vec4u(count - 1u));
+  let four = vec4u(keys[places.x], keys[places.y], keys[places.z], keys[places.w]);
+  return select(vec4u(0u), four, indices < vec4u(count));
 }
 
-/// The lanes' sums added up, in an order that is always the same.
-fn add_up(lane: u32, own: vec2f) -> vec2f {
-  var sum = own;
-  by_lane[lane] = bitcast<vec2u>(sum);
+/// The sums that the first `count` lanes have in `by_lane`, added up in an order that is always the same.
+fn add_up(lane: u32, count: u32) -> vec2f {
   workgroupBarrier();
   if (lane < STRIPE) {
-    for (var i = lane + STRIPE; i < LANES; i += STRIPE) { sum += bitcast<vec2f>(by_lane[i]); }
-    by_lane[lane] = bitcast<vec2u>(sum);
+    var own = vec2f(0.0);
+    for (var i = lane; i < count; i += STRIPE) { own += bitcast<vec2f>(by_lane[i]); }
+    by_lane[lane] = bitcast<vec2u>(own);
   }
   workgroupBarrier();
-  sum = bitcast<vec2f>(by_lane[0]);
+  var sum = bitcast<vec2f>(by_lane[0]);
   for (var i = 1u; i < STRIPE; i++) { sum += bitcast<vec2f>(by_lane[i]); }
   return sum;
+}
+
+/// How many tokens lanes have taken in, for all of them.
+fn count_taken(lane: u32) -> u32 {
+  workgroupBarrier();
+  if (lane == 0u) { n_taken = atomicLoad(&n_chosen); }
+  return workgroupUniformLoad(&n_taken);
 }
 
 fn clear(lane: u32) {
@@ -123,7 +150,7 @@ fn clear(lane: u32) {
   workgroupBarrier();
 }
 
-/// Of the five digits of a key and an index (below 2²²) where in its word one begins.
+/// Of the five digits of a key and an id (below 2²²) where in its word one begins.
 fn shift_of(round: u32) -> u32 {
   return select(11u * (4u - round), 21u - min(11u * round, 21u), round < 3u);
 }
@@ -160,42 +187,19 @@ fn look_up(lane: u32, wanted: u32) -> Found {
   return workgroupUniformLoad(&found);
 }
 
-/// Puts the `wanted` best of keys[at … at + count - 1] into `chosen`, in no order, ties to the lower index: digit by digit from
-/// the highest down, of the key and then of the index, until all that share the digits so far are wanted. wanted ≤ count.
-fn choose(lane: u32, at: u32, count: u32, all_wanted: u32) {
-  var prefix = vec2u(0u);
-  var mask = vec2u(0u);
-  var wanted = all_wanted;
-  for (var round = select(0u, 5u, count == wanted); round < 5u; round++) {
-    let of_index = round >= 3u;
-    let shift = shift_of(round);
-    clear(lane);
-    for (var i = lane; i < count; i += 4u * LANES) {
-      let four = keys_at(at, i, count);
-      for (var j = 0u; j < 4u; j++) {
-        let item = vec2u(four[j], ~(i + j * LANES));
-        let digit = (select(item.x, item.y, of_index) >> shift) % BINS;
-        if (i + j * LANES < count && all((item & mask) == prefix)) { atomicAdd(&counts[BINS - 1u - digit], 1u); }
-      }
-    }
-    let now = look_up(lane, wanted);
-    wanted = now.wanted;
-    let digits = select(vec2u(BINS - 1u, 0u), vec2u(0u, BINS - 1u), of_index) << vec2u(shift);
-    mask |= digits;
-    prefix |= digits & (vec2u(BINS - 1u - now.index) << vec2u(shift));
-    if (now.wanted == now.having) { break; }
+/// Finds `bound` from the largest keys of LIST parts of the row, which are the first of `counts`: a little below the k-th of them.
+fn find_bound(lane: u32) {
+  // Their last bits give way to their numbers, so that none are equal.
+  if (lane < LIST / 2u) {
+    let two = vec2u(atomicLoad(&counts[2u * lane]), atomicLoad(&counts[2u * lane + 1u]));
+    chosen[lane] = two / LIST * LIST + 2u * lane + vec2u(0u, 1u);
   }
-  if (lane == 0u) { atomicStore(&n_chosen, 0u); }
   workgroupBarrier();
-  for (var i = lane; i < count; i += 4u * LANES) {
-    let four = keys_at(at, i, count);
-    for (var j = 0u; j < 4u; j++) {
-      let item = vec2u(four[j], ~(i + j * LANES));
-      if (i + j * LANES < count && !before(prefix, item & mask)) {
-        let place = atomicAdd(&n_chosen, 1u);
-        if (place < MOST) { chosen[place] = item; }
-      }
-    }
+  if (lane < LIST) {
+    let own = chosen[lane / 2u][lane % 2u];
+    var better = vec2u(0u);
+    for (var i = 0u; i < LIST / 2u; i++) { better += vec2u(chosen[i] > vec2u(own)); }
+    if (better.x + better.y == sizes.k - 1u) { bound = vec2u(own / LIST * LIST, 0u); }
   }
   workgroupBarrier();
 }
@@ -212,18 +216,16 @@ fn places(logits: vec4f, walk: Walk) -> vec4u {
   return vec4u(PLACES) - min(vec4u(below * walk.scale), vec4u(PLACES));
 }
 
-/// Which of four tokens come after the last candidate and are possible.
+/// Which of four tokens the walk is of: those that come after the last candidate and are possible, or that reach the bound.
 fn come_after(bits: vec4u, ids: vec4u, walk: Walk) -> vec4<bool> {
+  let exist = ids < vec4u(sizes.vocab);
+  if (walk.whole) {
+    let keys = vec4u(key_of(bits.x), key_of(bits.y), key_of(bits.z), key_of(bits.w));
+    return exist & ((keys > bound.xxxx) | ((keys == bound.xxxx) & (~ids >= bound.yyyy)));
+  }
   let logits = bitcast<vec4f>(bits);
   let after = (logits < vec4f(walk.last)) | ((logits == vec4f(walk.last)) & (ids > vec4u(walk.last_id)));
-  return after & (bits != vec4u(MINUS_INFINITY)) & (ids < vec4u(sizes.vocab));
-}
-
-/// Four tokens' raw logits; beyond the row's end impossible ones.
-fn four_at(row: u32, i: u32) -> vec4u {
-  var four = vec4u(MINUS_INFINITY);
-  if (i < sizes.stride4) { four = logits[(sizes.first + row) * sizes.stride4 + i]; }
-  return four;
+  return exist & after & (bits != vec4u(MINUS_INFINITY));
 }
 
 /// Adds four tokens' masses to `counts` by the first digit of their places.
@@ -242,14 +244,8 @@ fn weigh(four: vec4u, i: u32, walk: Walk) {
 fn weigh_all(lane: u32, walk: Walk, to: u32) {
   clear(lane);
   for (var i = lane; i < sizes.stride4; i += 4u * LANES) {
-    let a = four_at(walk.row, i);
-    let b = four_at(walk.row, i + LANES);
-    let c = four_at(walk.row, i + 2u * LANES);
-    let d = four_at(walk.row, i + 3u * LANES);
-    weigh(a, i, walk);
-    weigh(b, i + LANES, walk);
-    weigh(c, i + 2u * LANES, walk);
-    weigh(d, i + 3u * LANES, walk);
+    var fours = fours_at(walk.row, i);
+    for (var j = 0u; j < 4u; j++) { weigh(fours[j], i + j * LANES, walk); }
   }
   // Edited tokens' raw masses out, and the others in: whole numbers, so that nothing of them is left.
   let request = requests[2u * walk.row];
@@ -265,14 +261,19 @@ fn weigh_all(lane: u32, walk: Walk, to: u32) {
   for (var i = lane; i < BINS; i += LANES) { keys[to + i] = atomicLoad(&counts[i]); }
 }
 
-/// Takes in a token after the last candidate if it has the digits that are known: its mass by its next digit, and the token itself
-/// where there is room for it.
+fn weight(logit: f32, walk: Walk) -> u32 {
+  if (walk.whole) { return 1u; }
+  return mass(vec4f(logit), walk).x;
+}
+
+/// Takes in a token of the walk if it has the digits that are known: its weight by its next digit, and the token itself where
+/// there is room for it.
 fn take(bits: u32, id: u32, place: u32, known: Prefix, round: u32, walk: Walk) {
   let digits = vec3u(place, key_of(bits), ~id);
   if (any((digits & known.mask) != known.digits)) { return; }
   var digit = place % BINS;
   if (round > 1u) { digit = (select(digits.y, digits.z, round >= 5u) >> shift_of(round - 2u)) % BINS; }
-  atomicAdd(&counts[digit], mass(vec4f(bitcast<f32>(bits)), walk).x);
+  atomicAdd(&counts[digit], weight(bitcast<f32>(bits), walk));
   let to = atomicAdd(&n_chosen, 1u);
   if (to < LIST) { chosen[to] = digits.yz; }
 }
@@ -288,15 +289,58 @@ fn take_four(four: vec4u, i: u32, known: Prefix, round: u32, walk: Walk) {
   }
 }
 
-/// Of the tokens after the last candidate the one at which their masses, added up from the least likely on, exceed `rest`; or NONE.
-/// Digit by digit as in `choose`, by mass instead of number, until those that share the digits are few: of places the two, which
-/// mostly do, then those of keys and ids. The first is looked up in what `weigh_all` has left at keys[weighed]. All masses after
-/// the last candidate and their roundings come to less than 2³².
-fn find(lane: u32, walk: Walk, rest: u32, weighed: u32) -> u32 {
-  var known = Prefix(vec3u(0u), vec3u(0u));
-  var wanted = rest + 1u;
-  for (var i = lane; i < BINS; i += LANES) { atomicStore(&counts[i], keys[weighed + i]); }
-  for (var round = 0u; round < 7u; round++) {
+/// The same for all that have edits. Then how many tokens lanes have taken in, for all of them.
+fn take_edits(lane: u32, known: Prefix, round: u32, walk: Walk) -> u32 {
+  let request = requests[2u * walk.row];
+  for (var i = request.x + lane; i < request.x + request.y; i += LANES) {
+    let edit = requests[i];
+    if (come_after(edit.yyyy, edit.xxxx, walk).x) {
+      take(edit.y, edit.x, places(bitcast<vec4f>(edit.yyyy), walk).x, known, round, walk);
+    }
+  }
+  return count_taken(lane);
+}
+
+/// The same for all tokens, from none on.
+fn take_all(lane: u32, known: Prefix, round: u32, walk: Walk) -> u32 {
+  clear(lane);
+  for (var i = lane; i < sizes.stride4; i += 4u * LANES) {
+    var fours = fours_at(walk.row, i);
+    for (var j = 0u; j < 4u; j++) { take_four(fours[j], i + j * LANES, known, round, walk); }
+  }
+  return take_edits(lane, known, round, walk);
+}
+
+/// The same for all of a whole walk, by its groups, if there is room for them; else LIST or more.
+fn take_best(lane: u32, walk: Walk) -> u32 {
+  for (var i = lane; i < sizes.groups; i += 4u * LANES) {
+    let four = keys_at(walk.row * sizes.keys_stride, i, sizes.groups);
+    for (var j = 0u; j < 4u; j++) {
+      let id = (i + j * LANES) * GROUP;
+      if (id < sizes.vocab && !before(bound, vec2u(four[j], ~id))) {
+        let to = atomicAdd(&n_groups, 1u);
+        if (to < LIST) { chosen_groups[to] = id / GROUP; }
+      }
+    }
+  }
+  workgroupBarrier();
+  // Each group has one at least, so that of more than LIST groups LIST tokens are taken.
+  let eights = min(atomicLoad(&n_groups), LIST) * (GROUP / 8u);
+  for (var i = lane; i < eights; i += LANES) {
+    let at = chosen_groups[i / 4u] * (GROUP / 4u) + i % 4u * 2u;
+    var both = array<vec4u, 2>(four_at(walk.row, at), four_at(walk.row, at + 1u));
+    for (var j = 0u; j < 2u; j++) { take_four(both[j], at + j, ANY, FIRST_OF_KEY, walk); }
+  }
+  return take_edits(lane, ANY, FIRST_OF_KEY, walk);
+}
+
+/// Of the tokens of the walk the one at which their weights, added up from the least likely on, come to all that is wanted; or NONE.
+/// Digit by digit, until those that share the digits are few: of places the two, which mostly do, then those of keys and ids.
+/// `counts` are by the first digit, that of a round. All masses after the last candidate and their roundings come to less than 2³².
+fn find(lane: u32, walk: Walk, all_wanted: u32, first: u32) -> u32 {
+  var known = ANY;
+  var wanted = all_wanted;
+  for (var round = first; round < 7u; round++) {
     let now = look_up(lane, wanted);
     if (now.having == 0u) { return NONE; }
     wanted = now.wanted;
@@ -309,28 +353,7 @@ fn find(lane: u32, walk: Walk, rest: u32, weighed: u32) -> u32 {
       known.mask |= word * ((BINS - 1u) << shift_of(round - 2u));
     }
     if (round == 6u) { break; }
-
-    clear(lane);
-    for (var i = lane; i < sizes.stride4; i += 4u * LANES) {
-      let a = four_at(walk.row, i);
-      let b = four_at(walk.row, i + LANES);
-      let c = four_at(walk.row, i + 2u * LANES);
-      let d = four_at(walk.row, i + 3u * LANES);
-      take_four(a, i, known, round + 1u, walk);
-      take_four(b, i + LANES, known, round + 1u, walk);
-      take_four(c, i + 2u * LANES, known, round + 1u, walk);
-      take_four(d, i + 3u * LANES, known, round + 1u, walk);
-    }
-    let request = requests[2u * walk.row];
-    for (var i = request.x + lane; i < request.x + request.y; i += LANES) {
-      let edit = requests[i];
-      if (come_after(edit.yyyy, edit.xxxx, walk).x) {
-        take(edit.y, edit.x, places(bitcast<vec4f>(edit.yyyy), walk).x, known, round + 1u, walk);
-      }
-    }
-    workgroupBarrier();
-    if (lane == 0u) { n_left = atomicLoad(&n_chosen); }
-    let left = workgroupUniformLoad(&n_left);
+    let left = take_all(lane, known, round + 1u, walk);
     if (left <= LIST) { return among(lane, walk, wanted, left); }
   }
   return ~known.digits.z & (BINS * BINS - 1u);
@@ -339,7 +362,7 @@ fn find(lane: u32, walk: Walk, rest: u32, weighed: u32) -> u32 {
 /// The same among the `left` tokens in `chosen`.
 fn among(lane: u32, walk: Walk, wanted: u32, left: u32) -> u32 {
   if (lane == 0u) { found.index = NONE; }
-  if (lane < left) { by_lane[lane].x = mass(vec4f(value_of(chosen[lane].x)), walk).x; }
+  if (lane < left) { by_lane[lane].x = weight(value_of(chosen[lane].x), walk); }
   workgroupBarrier();
   if (lane < left) {
     var less = 0u;
@@ -355,16 +378,28 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let k = sizes.k;
   let out = row * (8u + 3u * k);
   let request = requests[2u * row];
+  let draws = requests[2u * row + 1u];
   if (request.x == 0u) { return; }
   let slope = bitcast<f32>(request.z);
 
-  // 1. The chunks' largest, and their sums set off against it.
+  // 1. The largest of LIST parts of the groups, or of the tokens where there are few groups, in counts, which begin as 0; and of the
+  // chunks, whose sums are set off against it.
+  var most = vec4u(0u);
+  if (sizes.groups < k) {
+    for (var id = lane; id < sizes.vocab; id += LANES) { most.x = max(most.x, key_of(adjusted(row, id))); }
+  } else {
+    for (var i = lane; i < sizes.groups; i += 4u * LANES) {
+      most = max(most, keys_at(row * sizes.keys_stride, i, sizes.groups));
+    }
+  }
+  atomicMax(&counts[lane % LIST], max(max(most.x, most.y), max(most.z, most.w)));
   var top = vec2u(0u);
   for (var i = lane; i < sizes.chunks; i += LANES) { top = max(top, stats[row * sizes.chunks + i].xz); }
   by_lane[lane] = top;
   workgroupBarrier();
+  let busy = min(sizes.chunks, LANES);
   if (lane < STRIPE) {
-    for (var i = lane; i < LANES; i += STRIPE) { top = max(top, by_lane[i]); }
+    for (var i = lane; i < busy; i += STRIPE) { top = max(top, by_lane[i]); }
     stripe_tops[lane] = top;
   }
   workgroupBarrier();
@@ -376,7 +411,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let share = exp(max(below, vec2f(-100.0))) * bitcast<vec2f>(chunk.yw);
     sum += select(vec2f(0.0), share, chunk.xz > vec2u(IMPOSSIBLE));
   }
-  sum = add_up(lane, sum);
+  by_lane[lane] = bitcast<vec2u>(sum);
+  sum = add_up(lane, busy);
   if (lane == 0u) {
     let both = bitcast<vec2u>(sum);
     results[out] = top.x;
@@ -387,71 +423,70 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     if (request.w < sizes.vocab) { results[out + 4u] = raw(row, request.w); }
   }
 
-  // 2. The k best groups, in the order of their ids, so that an index stands for an id in ties.
-  let maxima = row * sizes.keys_stride;
-  let n_groups = min(k, sizes.groups);
-  choose(lane, maxima, sizes.groups, n_groups);
-  if (lane < n_groups) {
+  // 2. The k best tokens, and mostly a few more.
+  find_bound(lane);
+  var all: Walk;
+  all.row = row;
+  all.whole = true;
+  var n = take_best(lane, all);
+  if (n >= LIST) {
+    let reaching = take_all(lane, ANY, FIRST_OF_KEY, all);
+    let id = find(lane, all, reaching - k + 1u, FIRST_OF_KEY);
+    if (lane == 0u) {
+      bound = vec2u(key_of(adjusted(row, id)), ~id);
+      atomicStore(&n_groups, 0u);
+      atomicStore(&n_chosen, 0u);
+    }
+    workgroupBarrier();
+    n = take_best(lane, all);
+  }
+
+  // 3. Best first, and their masses.
+  if (lane < n) {
+    let own = chosen[lane];
     var rank = 0u;
-    for (var i = 0u; i < n_groups; i++) { rank += u32(chosen[i].y > chosen[lane].y); }
-    chosen_groups[rank] = ~chosen[lane].y;
-  }
-  workgroupBarrier();
-
-  // 3. Their tokens.
-  let tokens = maxima + sizes.groups;
-  for (var i = lane; i < n_groups * GROUP; i += LANES) {
-    let id = chosen_groups[i / GROUP] * GROUP + i % GROUP;
-    var key = 0u;
-    if (id < sizes.vocab) { key = key_of(adjusted(row, id)); }
-    keys[tokens + i] = key;
-  }
-  storageBarrier();
-  choose(lane, tokens, n_groups * GROUP, k);
-
-  // 4. Best first.
-  if (lane < k) {
-    var rank = 0u;
-    for (var i = 0u; i < k; i++) { rank += u32(before(chosen[i], chosen[lane])); }
-    let index = ~chosen[lane].y;
-    let id = chosen_groups[index / GROUP] * GROUP + index % GROUP;
-    let at = out + 8u + rank;
-    results[at] = id;
-    results[at + k] = adjusted(row, id);
-    results[at + 2u * k] = raw(row, id);
+    for (var i = 0u; i < n; i++) { rank += u32(before(chosen[i], own)); }
+    if (rank < k) {
+      let id = ~own.y;
+      let at = out + 8u + rank;
+      results[at] = id;
+      results[at + k] = adjusted(row, id);
+      results[at + 2u * k] = raw(row, id);
+      let below = (value_of(own.x) - value_of(top.y)) * slope;
+      by_lane[rank] = bitcast<vec2u>(vec2f(exp(max(below, -100.0)), 0.0));
+      if (rank == k - 1u) { last = own; }
+    }
   }
 
-  // 5. Draws beyond them. Steps are 2^-31 of all mass, halved for each time that the share beyond leaves room for it.
-  let draws = requests[2u * row + 1u];
+  // 4. Draws beyond them. Steps are 2^-31 of all mass, halved for each time that the share beyond leaves room for it.
   if (draws.y == 0u) { return; }
-  storageBarrier();
-  var kept = 0.0;
-  if (lane < k) {
-    let below = value_of(key_of(results[out + 8u + k + lane])) - value_of(top.y);
-    kept = exp(max(below * slope, -100.0));
+  let kept = add_up(lane, k).x;
+  if (lane == 0u) {
+    share_beyond = u32(clamp(1.0 - kept / sum.y + MARGIN, MARGIN, 0.9999999) * 4294967296.0);
+    atomicStore(&n_chosen, 0u);
   }
-  kept = add_up(lane, vec2f(kept)).x;
-  if (lane == 0u) { share_beyond = u32(clamp(1.0 - kept / sum.y + MARGIN, MARGIN, 0.9999999) * 4294967296.0); }
   let beyond = workgroupUniformLoad(&share_beyond);
+  for (var i = lane; i < draws.y; i += LANES) {
+    results[draws.z + i] = NONE;
+    if (requests[draws.x + i].x <= beyond) { atomicAdd(&n_chosen, 1u); }
+  }
+  if (count_taken(lane) == 0u) { return; }
   let shift = countLeadingZeros(beyond);
   let steps = 2147483648.0 * f32(1u << shift) / sum.y;
   // Logits further than ln(2 · steps) / slope below the largest have masses of less than half a step.
-  let last = value_of(key_of(results[out + 8u + 2u * k - 1u]));
-  let reach = max(log(2.0 * steps) / slope - (value_of(top.y) - last), 1e-30);
-  let walk = Walk(row, results[out + 8u + k - 1u], last, value_of(top.y), slope, steps, reach, f32(PLACES) / reach);
-  var weighed = false;
+  let reach = max(log(2.0 * steps) / slope - (value_of(top.y) - value_of(last.x)), 1e-30);
+  let walk = Walk(row, ~last.y, value_of(last.x), value_of(top.y), slope, steps, reach, f32(PLACES) / reach, false);
+  let weighed = row * sizes.keys_stride + sizes.groups;
+  weigh_all(lane, walk, weighed);
   for (var i = 0u; i < draws.y; i++) {
     let draw = requests[draws.x + i];
-    var id = NONE;
-    if (draw.x <= beyond) {
-      if (!weighed) { weigh_all(lane, walk, tokens); }
-      weighed = true;
-      let rest = ((draw.x << shift) | ((draw.y >> (31u - shift)) >> 1u)) >> 1u;
-      id = find(lane, walk, rest, tokens);
-    }
-    if (lane == 0u) {
+    if (draw.x > beyond) { continue; }
+    let rest = ((draw.x << shift) | ((draw.y >> (31u - shift)) >> 1u)) >> 1u;
+    for (var j = lane; j < BINS; j += LANES) { atomicStore(&counts[j], keys[weighed + j]); }
+    let id = find(lane, walk, rest + 1u, 0u);
+    if (lane == i % LANES && id != NONE) {
       results[draws.z + i] = id;
-      if (id != NONE) { results[draws.w + i] = raw(row, id); }
+      results[draws.w + i] = raw(row, id);
     }
   }
 }

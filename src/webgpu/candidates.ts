@@ -9,6 +9,8 @@ import type { Gpu } from "./gpu.ts";
 // As in the shaders.
 const CHUNK = 2048;
 const GROUP = 32;
+/** Words of a row's masses. */
+const BINS = 2048;
 /** Candidates that the GPU picks at most. More are rare (scores with many alternatives): those rows come back whole. */
 const MOST = 128;
 /** Ids that a double holds beside a logit's key. */
@@ -38,7 +40,7 @@ export async function createCandidates(
 
   const groups = (cols: number) => Math.ceil(cols / GROUP);
   const chunks = (cols: number) => Math.ceil(cols / CHUNK);
-  const keysStride = (cols: number) => groups(cols) + MOST * GROUP;
+  const keysStride = (cols: number) => groups(cols) + BINS;
   const needs = {
     requests: (rows: number, edits: number) => (2 * rows + edits) * 16,
     keys: (rows: number, cols: number) => rows * keysStride(cols) * 4,

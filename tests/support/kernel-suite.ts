@@ -857,18 +857,24 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
       }
     });
 
-  test(`${name}: candidates of logits of ±10,000, of impossible tokens and of equal ones`, async () => {
+  test(`${name}: candidates of logits of ±10,000, of impossible tokens, of equal ones and of neighbours`, async () => {
     const backend = await create();
     const rows = {
       large: Float32Array.from({ length: 301 }, (_, i) => (i % 3 === 0 ? 1e4 : -1e4) + (i % 7)),
       impossible: Float32Array.from({ length: 301 }, (_, i) => (i % 50 === 9 ? i : -Infinity)),
       equal: new Float32Array(301).fill(-2.5),
+      // Nearly all are alike, but the better ones come late.
+      alike: Float32Array.from({ length: 9600 }, (_, i) => (i % 32 === 7 && i > 7680 ? 1 : -1)),
+      // One of each 32 neighbours, or many neighbours, are better than the others.
+      apart: Float32Array.from({ length: 48000 }, (_, i) => (i % 32 === 7 ? 1 : -1 - i / 1e5)),
+      together: Float32Array.from({ length: 9600 }, (_, i) => Math.sin(i) + (i < 9200 ? 0 : 3)),
     };
+    const k = 100;
     for (const [what, row] of Object.entries(rows)) {
       const request = { edits: new Uint32Array(0), inverseTemperature: 0.5 };
-      const found = await backend.candidates(backend.vector(row), [request], 5);
+      const found = await backend.candidates(backend.vector(row), [request], k);
       const order = Array.from(row.keys()).sort((a, b) => (row[a] === row[b] ? a - b : row[b] - row[a]));
-      assert.equal([...found.ids], order.slice(0, 5), what);
+      assert.equal([...found.ids], order.slice(0, k), what);
       const allowed = exact ? { atol: 1e-9, rtol: 1e-13 } : cases.GPU_LSE;
       close(found.rawLse, [reference.logSumExp(row)], allowed, what);
       close(found.adjustedLse, [reference.logSumExp(row.map((x) => x / 2))], allowed, what);
