@@ -857,6 +857,20 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
       }
     });
 
+  for (const vocab of [1428, 9600])
+    test(`${name}: candidates of ${vocab} tokens, of which the best are forbidden`, async () => {
+      const backend = await create();
+      const row = Float32Array.from({ length: vocab }, (_, i) => (i * 37) % vocab);
+      const forbidden = Array.from(row.keys()).filter((id) => row[id] >= vocab - 300);
+      const [minusInfinity, one] = new Uint32Array(Float32Array.of(-Infinity, 1).buffer);
+      const edits = Uint32Array.from(forbidden.flatMap((id) => [id, minusInfinity, one, 0]));
+      const found = await backend.candidates(backend.vector(row), [{ edits, inverseTemperature: 1 }], 100);
+      assert.equal(
+        [...found.adjusted],
+        Array.from({ length: 100 }, (_, rank) => vocab - 301 - rank),
+      );
+    });
+
   test(`${name}: candidates of logits of ±10,000, of impossible tokens, of equal ones and of neighbours`, async () => {
     const backend = await create();
     const rows = {
