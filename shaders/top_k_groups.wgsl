@@ -29,7 +29,7 @@ struct Sizes { vocab: u32, stride4: u32, first: u32, groups: u32, chunks: u32, k
 @group(0) @binding(3) var<storage, read_write> keys: array<u32>;
 @group(0) @binding(4) var<storage, read_write> stats: array<vec4u>;
 
-var<workgroup> tile: array<u32, CHUNK>; // bits of adjusted logits
+var<workgroup> tile: array<u32, CHUNK>; // (of each 4, quads) bits of adjusted logits: lanes side by side meet different banks
 var<workgroup> quads: array<u32, 512>; // key of the largest of each 4
 var<workgroup> tops: array<vec2u, LANES>;
 var<workgroup> sums: array<vec2f, LANES>;
@@ -60,8 +60,13 @@ fn mass(bits: vec4u, id: u32, top: f32, slope: f32) -> f32 {
   return dot(select(vec4f(0.0), terms, keys_of(bits, id) > vec4u(IMPOSSIBLE)), vec4f(1.0));
 }
 
-fn tile_at(at: u32) -> vec4u {
-  return vec4u(tile[at], tile[at + 1u], tile[at + 2u], tile[at + 3u]);
+/// Where a chunk's logit has its place in the tile.
+fn place_of(at: u32) -> u32 {
+  return at % 4u * (CHUNK / 4u) + at / 4u;
+}
+
+fn quad_at(quad: u32) -> vec4u {
+  return vec4u(tile[quad], tile[quad + CHUNK / 4u], tile[quad + CHUNK / 2u], tile[quad + CHUNK / 4u * 3u]);
 }
 
 /// x / y rounded as f32 is, x above 0: WGSL lets its own division be some steps off. By long division of the 24-bit fractions.
@@ -117,7 +122,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let at = 4u * (part * LANES + lane);
     if (start + at < sizes.vocab) { raw[part] = logits[(sizes.first + row) * sizes.stride4 + (start + at) / 4u]; }
     top.x = max(top.x, largest(keys_of(raw[part], start + at)));
-    for (var i = 0u; i < 4u; i++) { tile[at + i] = raw[part][i]; }
+    for (var i = 0u; i < 4u; i++) { tile[place_of(at + i)] = raw[part][i]; }
   }
   workgroupBarrier();
 
@@ -131,8 +136,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   for (edit += lane; edit < request.x + request.y; edit += LANES) {
     let change = requests[edit];
     if (change.x >= min(start + CHUNK, sizes.vocab)) { break; }
-    let changed = adjust(tile[change.x - start], change);
-    tile[change.x - start] = changed;
+    let changed = adjust(tile[place_of(change.x - start)], change);
+    tile[place_of(change.x - start)] = changed;
     requests[edit].y = changed;
   }
   workgroupBarrier();
@@ -140,7 +145,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   // 3. The largest of each group, and of the chunk.
   for (var part = 0u; part < PARTS; part++) {
     let quad = part * LANES + lane;
-    quads[quad] = largest(keys_of(tile_at(4u * quad), start + 4u * quad));
+    quads[quad] = largest(keys_of(quad_at(quad), start + 4u * quad));
     top.y = max(top.y, quads[quad]);
   }
   tops[lane] = top;
@@ -162,9 +167,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   // 4. Their sums of exponentials.
   var sum = vec2f(0.0);
   for (var part = 0u; part < PARTS; part++) {
-    let at = 4u * (part * LANES + lane);
-    sum.x += mass(raw[part], start + at, value_of(top.x), 1.0);
-    sum.y += mass(tile_at(at), start + at, value_of(top.y), slope);
+    let quad = part * LANES + lane;
+    sum.x += mass(raw[part], start + 4u * quad, value_of(top.x), 1.0);
+    sum.y += mass(quad_at(quad), start + 4u * quad, value_of(top.y), slope);
   }
   sums[lane] = sum;
   workgroupBarrier();
