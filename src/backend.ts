@@ -75,9 +75,10 @@ export interface Request {
   readonly uniforms?: readonly number[];
 }
 
-/** The best of each row of logits: by adjusted logit, ties to the lower id. */
+/** The best of each row of logits: by adjusted logit, ties to the lower id. Rows of k begin every `stride`. */
 export interface Candidates {
   readonly k: number;
+  readonly stride: number;
   readonly ids: Uint32Array; // (rows, k)
   readonly adjusted: Float32Array; // (rows, k) logits after edits, before temperature
   readonly raw: Float32Array; // (rows, k)

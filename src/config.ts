@@ -125,19 +125,19 @@ function readRopeScale(type: unknown, factor: () => number): number {
   return fail("unsupported", `rope scaling ${describe(type)} is not supported, expected none, linear or llama3`);
 }
 
-/**
- * Cosine and sine of the rotary angles of each position: (positions, ropeDim / 2, 2).
- * The angle of pair i is position / ropeScale · ropeBase^(-2i / ropeDim) / divisors[i].
- */
-export function rotaryTurns(
-  config: ModelConfig,
-  divisors: Float32Array | undefined,
-  positions: ArrayLike<number>,
-): Float32Array {
+/** The rotary angles by which a position differs from the next: of pair i, ropeBase^(-2i / ropeDim) / ropeScale / divisors[i]. */
+export function rotarySpeeds(config: ModelConfig, divisors: Float32Array | undefined): Float64Array {
   const { ropeDim, ropeBase, ropeScale } = config;
-  const pairs = ropeDim / 2;
-  const speeds = new Float64Array(pairs);
-  for (let i = 0; i < pairs; i++) speeds[i] = ropeBase ** ((-2 * i) / ropeDim) / ropeScale / (divisors?.[i] ?? 1);
+  const speeds = new Float64Array(ropeDim / 2);
+  for (let i = 0; i < speeds.length; i++)
+    speeds[i] = ropeBase ** ((-2 * i) / ropeDim) / ropeScale / (divisors?.[i] ?? 1);
+  return speeds;
+}
+
+/** Cosine and sine of the rotary angles of each position: (positions, speeds, 2). */
+export function rotaryTurns(speeds: Float64Array, positions: ArrayLike<number>): Float32Array {
+  const pairs = speeds.length;
+  const ropeDim = 2 * pairs;
   const turns = new Float32Array(positions.length * ropeDim);
   for (let row = 0; row < positions.length; row++) {
     // Samples of a step mostly share their position.

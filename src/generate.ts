@@ -4,7 +4,7 @@
 // layers, of kernels, or of how prompts became ids.
 
 import type { Choice, Chunk, Result, TokenLogprob } from "./api.ts";
-import type { Candidates, Edits, Tensor } from "./backend.ts";
+import type { Batch, Candidates, Edits, Request, Tensor } from "./backend.ts";
 import type { Tail } from "./cache.ts";
 import type { Engine } from "./engine.ts";
 import type { Row } from "./model.ts";
@@ -47,6 +47,14 @@ interface Branch {
   readonly tail: Tail;
 }
 
+/** What samples are about to draw from: a row of logits for those of each branch. */
+interface Asked {
+  readonly out: Tensor;
+  readonly of: readonly Pick<Branch, "samples">[];
+  readonly requests: readonly (Request & { readonly uniforms: readonly number[] })[];
+  readonly found: Promise<Candidates>;
+}
+
 /**
  * Generates n choices from a prompt (1 … contextLength known ids), in the order of their index. Errors: `context-length`, `memory`,
  * `disposed`; an abort throws signal.reason.
@@ -87,15 +95,14 @@ export function* generate(
     if (maxTokens === 0) for (const sample of begun) finish(sample, "length");
     else if (begun.length > 0) {
       // All first tokens are drawn from the one row of logits, each by its own sample.
-      yield* drawAll(logits as Tensor, [begun]);
+      yield* drawAll(askFor(logits as Tensor, [{ samples: begun }]));
     }
 
     const context = { blocks: path.blocks(), length: promptIds.length };
     const waiting = samples.filter((sample) => !sample.finishReason);
     while (waiting.length + active.length > 0) {
       yield* breathe(engine, signal);
-      endStopped();
-      active = active.flatMap(grow);
+      if (endStopped()) active = grown(active);
       // Each may come to be a row of its own.
       const places = backend.maxSamples - count(active);
       const comers = waiting.splice(0, places).filter((sample) => !sample.finishReason);
@@ -114,20 +121,13 @@ export function* generate(
         options.attention === "auto"
           ? backend.choosePath(count(running), context.length)
           : { path: options.attention, reason: "asked for by the option attention" };
-      const tails = running.map(({ tail }) => tail);
-      watch.stepBegins(attention, reason, context.blocks.length, running);
-      const out = engine.forward.decode(
-        rows,
-        context,
-        { blocks: tails.map((tail) => tail.blocks()), lengths: Uint32Array.from(tails.map((tail) => tail.length)) },
-        attention,
-      );
-      yield* drawAll(
-        out,
-        running.map(({ samples }) => samples),
-      );
+      watch.stepBegins();
+      const out = engine.forward.decode(rows, context, tailsOf(running), attention);
+      const asked = askFor(out, running);
+      watch.stepRuns(attention, reason, context.blocks.length, running);
+      yield* drawAll(asked);
       watch.stepEnds();
-      active = active.flatMap(grow);
+      active = grown(active);
     }
 
     const choices = samples.map((sample) => choiceOf(sample));
@@ -147,26 +147,50 @@ export function* generate(
     trim(engine);
   }
 
-  /** Ends samples that were stopped from outside. */
-  function endStopped(): void {
+  /** Ends samples that were stopped from outside; whether there were any. */
+  function endStopped(): boolean {
+    let found = false;
+    if (!listener) return found;
     for (const sample of samples) {
-      if (!sample.finishReason && listener?.isStopped(sample.index)) finish(sample, "abort");
+      if (sample.finishReason || !listener.isStopped(sample.index)) continue;
+      finish(sample, "abort");
+      found = true;
     }
+    return found;
   }
 
-  /** Each row's samples draw their tokens from its logits, and take them. */
-  function* drawAll(out: Tensor, of: readonly (readonly Sample[])[]): Steps<void> {
-    const requests = of.map((samples) => ({
+  /** Asks the backend for what samples draw from: a row of logits for each branch. */
+  function askFor(out: Tensor, of: Asked["of"]): Asked {
+    const requests = of.map(({ samples }) => ({
       edits: sampler.edits(samples[0].index),
       inverseTemperature: sampler.inverseTemperature,
-      uniforms: sampler.uniforms(samples.slice(0, DRAWS).map(({ index }) => index)),
+      uniforms: uniformsOf(samples),
     }));
-    const candidates = yield* settled(backend.candidates(out, requests, Math.max(CANDIDATES, sampling.logprobs)));
+    const found = backend.candidates(out, requests, Math.max(CANDIDATES, sampling.logprobs));
+    return { out, of, requests, found };
+  }
+
+  /** Numbers of the samples' draws, as far as the backend follows them. */
+  function uniformsOf(samples: readonly Sample[]): number[] {
+    const uniforms = new Array<number>(Math.min(samples.length, DRAWS));
+    for (let i = 0; i < uniforms.length; i++) {
+      const uniform = sampler.uniform(samples[i].index);
+      if (uniform === undefined) return []; // no draw has one
+      uniforms[i] = uniform;
+    }
+    return uniforms;
+  }
+
+  /** All samples draw their tokens, and take them. */
+  function* drawAll({ out, of, requests, found }: Asked): Steps<void> {
+    const candidates = yield* settled(found);
     let first = 0; // of the row's draws
-    for (const [row, samples] of of.entries()) {
+    for (let row = 0; row < of.length; row++) {
       let all: Float32Array | undefined;
       const { edits, uniforms } = requests[row];
-      for (const [i, sample] of samples.entries()) {
+      const { samples } = of[row];
+      for (let i = 0; i < samples.length; i++) {
+        const sample = samples[i];
         let drawn = sampler.draw(sample.index, candidates, row, i < uniforms.length ? first + i : undefined);
         if (!drawn) {
           all ??= yield* settled(backend.logits(out, row));
@@ -207,34 +231,46 @@ export function* generate(
     sample.ids.push(id);
     const logprobs = options.wantsLogprobs ? describe(tokenizer, id, logprob, top) : undefined;
     if (logprobs) sample.logprobs.push(logprobs);
-    const last = { tokenId: id, logprob, ...(logprobs && { logprobs }) };
     const { text, stopped } = sample.text.push(id);
-    if (stopped) finish(sample, "stop", last, text);
-    else if (sample.ids.length >= maxTokens) finish(sample, "length", last, text);
-    else listener?.emit({ index: sample.index, text, ...last });
+    const { index } = sample;
+    // Written out: a spread is slow, and this runs for every token.
+    const chunk: Chunk = logprobs
+      ? { index, text, tokenId: id, logprob, logprobs }
+      : { index, text, tokenId: id, logprob };
+    if (stopped) finish(sample, "stop", chunk);
+    else if (sample.ids.length >= maxTokens) finish(sample, "length", chunk);
+    else listener?.emit(chunk);
   }
 
   /** Ends a sample. Its place is free at once, its blocks when nobody shares them. */
-  function finish(sample: Sample, reason: Choice["finishReason"], last: Last = NO_TOKEN, text = ""): void {
+  function finish(sample: Sample, reason: Choice["finishReason"], last: Last = NO_TOKEN): void {
     sample.finishReason = reason;
-    const rest = text + sample.text.end();
+    const text = (last.text ?? "") + sample.text.end();
     sampler.end(sample.index);
-    listener?.emit({ index: sample.index, text: rest, ...last, finishReason: reason });
+    listener?.emit({ ...last, index: sample.index, text, finishReason: reason });
   }
 
   /**
-   * What has become of a branch: one for each token that its samples drew, the first on its tail, the others on forks; none where
-   * all have ended. A branch that sat the step out stays one, since its samples' last tokens are still the same.
+   * What has become of branches: of each one for each token that its samples drew, the first on its tail, the others on forks; none
+   * where all have ended. A branch that sat the step out stays one, since its samples' last tokens are still the same.
    *
    * A later fork shares more of the tail and stands nearer to it in the list. So whoever comes to be the first branch sees most of
    * each block that it shares, and goes on in place: it never needs more blocks than a sample alone.
    */
-  function grow(branch: Branch): Branch[] {
-    const { samples, tail } = branch;
-    if (samples.length === 1 && !samples[0].finishReason) return [branch];
-    const parts = alike(samples.filter((sample) => !sample.finishReason));
-    const grown = parts.map((samples, i) => ({ samples, tail: i === 0 ? tail : tail.fork() }));
-    if (grown.length === 0) tail.release();
+  function grown(branches: readonly Branch[]): Branch[] {
+    const grown: Branch[] = [];
+    for (const branch of branches) {
+      const { samples, tail } = branch;
+      if (samples.length === 1 && !samples[0].finishReason) {
+        grown.push(branch);
+        continue;
+      }
+      const parts = alike(samples.filter((sample) => !sample.finishReason));
+      parts.forEach((samples, i) => {
+        grown.push({ samples, tail: i === 0 ? tail : tail.fork() });
+      });
+      if (parts.length === 0) tail.release();
+    }
     return grown;
   }
 
@@ -252,6 +288,15 @@ export function* generate(
     const { block, place, copy } = tail.append();
     if (copy) backend.copyBlock(copy.from, copy.to, copy.tokens);
     return { id: lastId(samples[0]), position, block, place };
+  }
+
+  function tailsOf(branches: readonly Branch[]): NonNullable<Batch["tails"]> {
+    const lengths = new Uint32Array(branches.length);
+    const blocks = branches.map(({ tail }, row) => {
+      lengths[row] = tail.length;
+      return tail.blocks();
+    });
+    return { blocks, lengths };
   }
 
   function choiceOf(sample: Sample): Choice {
@@ -282,8 +327,8 @@ function alike(samples: readonly Sample[]): Sample[][] {
   return [...lists.values()];
 }
 
-/** What a chunk says of its token. */
-type Last = Pick<Chunk, "tokenId" | "logprob" | "logprobs">;
+/** What a sample's last chunk says of its token; `text`: what that settled. */
+type Last = Pick<Chunk, "tokenId" | "logprob" | "logprobs"> & { readonly text?: string };
 const NO_TOKEN: Last = { tokenId: -1, logprob: 0 };
 const NO_TOP: readonly Drawn[] = [];
 

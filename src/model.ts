@@ -3,7 +3,7 @@
 
 import type { AttentionPath, Backend, Batch, Norm, PreparedBatch, States, Tensor } from "./backend.ts";
 import type { ModelConfig } from "./config.ts";
-import { rotaryTurns } from "./config.ts";
+import { rotarySpeeds, rotaryTurns } from "./config.ts";
 import type { LayerWeights, Weights } from "./weights.ts";
 
 /** One row of a forward to come: its token, its position, and the block and place that take its K and V. */
@@ -42,6 +42,7 @@ export function createForward(backend: Backend, config: ModelConfig, weights: We
   const gated = backend.tensor(maxRows, hiddenDim);
   const logits = backend.tensor(maxSamples, vocab);
   const states: States = backend.states(maxSamples);
+  const speeds = rotarySpeeds(config, weights.ropeDivisors);
 
   type Attend = (q: Tensor, layer: number, batch: PreparedBatch, out: Tensor) => void;
 
@@ -98,13 +99,15 @@ export function createForward(backend: Backend, config: ModelConfig, weights: We
   function batchOf(rows: readonly Row[], context: Batch["context"], tails?: Batch["tails"]): Batch {
     const ids = new Uint32Array(rows.length);
     const slots = new Uint32Array(2 * rows.length);
-    rows.forEach(({ id, block, place }, row) => {
+    const positions = new Uint32Array(rows.length);
+    for (let row = 0; row < rows.length; row++) {
+      const { id, position, block, place } = rows[row];
       ids[row] = id;
+      positions[row] = position;
       slots[2 * row] = block;
       slots[2 * row + 1] = place;
-    });
-    const positions = rows.map((row) => row.position);
-    return { ids, turns: rotaryTurns(config, weights.ropeDivisors, positions), slots, context, tails };
+    }
+    return { ids, turns: rotaryTurns(speeds, positions), slots, context, tails };
   }
 
   return {

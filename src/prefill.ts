@@ -76,6 +76,7 @@ export function* score(
       }));
       const {
         k,
+        stride,
         ids: best,
         raw,
         rawLse,
@@ -85,8 +86,8 @@ export function* score(
         logprobs[from + row] = target[row] - rawLse[row];
         if (top === undefined) continue;
         const of = Array.from({ length: Math.min(k, top) }, (_, i) => ({
-          id: best[row * k + i],
-          logprob: raw[row * k + i] - rawLse[row],
+          id: best[row * stride + i],
+          logprob: raw[row * stride + i] - rawLse[row],
         }));
         tops.push(of.map((drawn) => tokenLogprob(tokenizer, drawn)));
       }

@@ -37,8 +37,8 @@ export interface Sampler {
   readonly inverseTemperature: number;
   /** The changes to the logits of the sample's next row; a copy. Empty (length 0) where nothing changes them. */
   edits(sample: number): Edits;
-  /** The numbers of the samples' next draws, for a request to the backend; none where top-k, top-p or min-p can end a draw. */
-  uniforms(samples: readonly number[]): readonly number[];
+  /** The number of the sample's next draw, for a request to the backend; none where top-k, top-p or min-p can end a draw. */
+  uniform(sample: number): number | undefined;
   /**
    * The sample's next token from row `row` of the candidates, or from what lies beyond them for this draw (of all uniforms asked
    * for; left out where none was for it); undefined where only the whole row of logits decides.
@@ -64,15 +64,17 @@ export function createSampler(text: TextModule, vocab: number): Sampler {
   if (handle === 0) fail("memory", `sampler: tables for ${vocab} tokens do not fit in WebAssembly memory`);
   let sampling: Sampling | undefined;
   let inverseTemperature = 0;
+  /** Whether anything changes logits before they are drawn from. */
+  let hasEdits = false;
+  /** The candidates whose adjusted logits are text.wasm's input at present, and where. */
+  let placed: Candidates | undefined;
+  let placedAt = 0;
 
   const input = (words: number): number => {
+    placed = undefined;
     const at = text.samplerInput(handle, words);
     if (at === 0 && words > 0) throw failure(NO_MEMORY);
     return at;
-  };
-  const drawn = (id: number, sample: number): Drawn => {
-    if (id < 0) throw failure(id, sample);
-    return { id, logprob: text.sampledLogprob(handle) };
   };
 
   return {
@@ -82,6 +84,7 @@ export function createSampler(text: TextModule, vocab: number): Sampler {
       // The prompt counts for the repetition penalty alone.
       const counted = options.repetitionPenalty === 1 ? 0 : promptIds.length;
       const { logitBias, topK, topP, minP, repetitionPenalty, presencePenalty, frequencyPenalty, seed } = options;
+      hasEdits = logitBias.length > 0 || repetitionPenalty !== 1 || presencePenalty !== 0 || frequencyPenalty !== 0;
       const words = counted + 2 * logitBias.length;
       const at = input(words);
       if (counted > 0) u32(text, at, counted).set(promptIds);
@@ -114,21 +117,23 @@ export function createSampler(text: TextModule, vocab: number): Sampler {
       return inverseTemperature;
     },
     edits(sample) {
+      if (!hasEdits) return NO_EDITS;
       const count = text.samplerEdits(handle, sample);
       if (count < 0) throw failure(count, sample);
       return count === 0 ? NO_EDITS : u32(text, text.samplerEditsAt(handle), count * 4).slice();
     },
-    uniforms(samples) {
-      return samples.map((sample) => text.samplerUniform(handle, sample)).filter((uniform) => uniform >= 0);
+    uniform(sample) {
+      const uniform = text.samplerUniform(handle, sample);
+      return uniform < 0 ? undefined : uniform;
     },
-    draw(sample, { k, ids, adjusted, raw, rawLse, adjustedLse, beyond }, row, draw = -1) {
-      const at = input(3 * k);
-      const [from, to] = [row * k, row * k + k];
-      u32(text, at, k).set(ids.subarray(from, to));
-      f32(text, at + 4 * k, k).set(adjusted.subarray(from, to));
-      f32(text, at + 8 * k, k).set(raw.subarray(from, to));
-      const id = text.sampleCandidates(handle, sample, k, rawLse[row], adjustedLse[row]);
-      if (id !== NEED_LOGITS) return drawn(id, sample);
+    draw(sample, candidates, row, draw = -1) {
+      // A step's draws are all from the same ones.
+      if (candidates !== placed) place(candidates);
+      const { k, stride, ids, raw, rawLse, adjustedLse, beyond } = candidates;
+      const at = row * stride;
+      const rank = text.sampleCandidates(handle, sample, placedAt + 4 * at, k, adjustedLse[row]);
+      if (rank >= 0) return { id: ids[at + rank], logprob: raw[at + rank] - rawLse[row] };
+      if (rank !== NEED_LOGITS) throw failure(rank, sample);
       const found = beyond?.ids[draw] ?? -1;
       if (!beyond || found < 0) return undefined;
       return { id: found, logprob: beyond.raw[draw] - rawLse[row] };
@@ -137,18 +142,20 @@ export function createSampler(text: TextModule, vocab: number): Sampler {
       putLogits(logits);
       const rawLse = candidates ? candidates.rawLse[row] : Number.NaN;
       const adjustedLse = candidates && inverseTemperature > 0 ? candidates.adjustedLse[row] : Number.NaN;
-      return drawn(text.sampleLogits(handle, sample, rawLse, adjustedLse), sample);
+      const id = text.sampleLogits(handle, sample, rawLse, adjustedLse);
+      if (id < 0) throw failure(id, sample);
+      return { id, logprob: text.sampledLogprob(handle) };
     },
     accept(sample, id) {
       const status = text.samplerAccept(handle, sample, id);
       if (status < 0) throw failure(status, sample);
     },
     end: (sample) => text.samplerEnd(handle, sample),
-    top(count, edits, { k, ids, raw, rawLse }, row) {
+    top(count, edits, { k, stride, ids, raw, rawLse }, row) {
       if (edits.length > 0 || Math.min(count, vocab) > k) return undefined;
       return Array.from({ length: Math.min(count, vocab) }, (_, i) => ({
-        id: ids[row * k + i],
-        logprob: raw[row * k + i] - rawLse[row],
+        id: ids[row * stride + i],
+        logprob: raw[row * stride + i] - rawLse[row],
       }));
     },
     topFromLogits(count, logits) {
@@ -163,6 +170,13 @@ export function createSampler(text: TextModule, vocab: number): Sampler {
       return Array.from(ids, (id, i) => ({ id, logprob: best[i] - lse }));
     },
   };
+
+  function place(candidates: Candidates): void {
+    const { adjusted } = candidates;
+    placedAt = input(adjusted.length);
+    f32(text, placedAt, adjusted.length).set(adjusted);
+    placed = candidates;
+  }
 
   function putLogits(logits: Float32Array): void {
     if (logits.length !== vocab) fail("internal", `sampler: a row of ${logits.length} logits, expected ${vocab}`);

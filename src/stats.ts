@@ -29,14 +29,16 @@ export function stopwatch() {
       blocks = contextBlocks;
       blocksAsCopies = contextBlocks * n;
     },
-    /** branches: each row's tail, and the samples that it computes. */
-    stepBegins(
+    stepBegins(): void {
+      stepBegan = performance.now();
+    },
+    /** Of the step that has begun. branches: each row's tail, and the samples that it computes. */
+    stepRuns(
       path: AttentionPath,
       reason: string,
       contextBlocks: number,
       branches: readonly { tail: Tail; samples: readonly unknown[] }[],
     ): void {
-      stepBegan = performance.now();
       reasons.set(path, reason);
       const held = new Set<number>();
       let copies = 0;

@@ -32,12 +32,16 @@ export function createChoiceText(decoder: Decoder, stop: readonly string[]): Cho
       return text;
     },
     push(id) {
-      held += decoder.push(id);
+      const piece = decoder.push(id);
+      if (stop.length === 0) {
+        text += piece;
+        return { text: piece, stopped };
+      }
+      held += piece;
       const at = firstMatch(held, stop);
       if (at < 0) return { text: release(held.length - heldBack(held, stop)), stopped: false };
-      const piece = release(at);
       stopped = true;
-      return { text: piece, stopped };
+      return { text: release(at), stopped };
     },
     end() {
       // What came after a stop string is nobody's.

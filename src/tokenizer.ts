@@ -92,6 +92,18 @@ export function createTokenizer(module: TextModule, data: TokenizerData): ModelT
     }
   }
 
+  /** Of tokens that are text by themselves, as far as they were asked for: most are asked for again and again. */
+  const texts = new Map<number, string | undefined>();
+
+  /** The token as text without control tokens; undefined where it may be but a part of a character, or none at all. */
+  function ownText(id: number): string | undefined {
+    if (!texts.has(id)) {
+      const text = newTextDecoder().decode(bytesOf(checkIds([id]), false));
+      texts.set(id, text.includes("\ufffd") ? undefined : text);
+    }
+    return texts.get(id);
+  }
+
   const strip = (text: string) => (data.stripsFirstSpace && text.startsWith(" ") ? text.slice(1) : text);
 
   return {
@@ -111,7 +123,8 @@ export function createTokenizer(module: TextModule, data: TokenizerData): ModelT
     tokenBytes: (id) => bytesOf(checkIds([id]), true),
 
     newDecoder({ start = false } = {}) {
-      const decoder = newTextDecoder();
+      let decoder: TextDecoder | undefined; // made where a token is no text by itself
+      let isHolding = false; // whether it may hold back a part of a character
       let begins = start;
       const finish = (text: string) => {
         if (!begins || text === "") return text;
@@ -119,9 +132,16 @@ export function createTokenizer(module: TextModule, data: TokenizerData): ModelT
         return strip(text);
       };
       return {
-        push: (id) => finish(decoder.decode(bytesOf(checkIds([id]), false), { stream: true })),
+        push(id) {
+          const text = ownText(id);
+          if (text === "" || (text !== undefined && !isHolding)) return finish(text);
+          isHolding = text === undefined;
+          decoder ??= newTextDecoder();
+          return finish(decoder.decode(bytesOf(checkIds([id]), false), { stream: true }));
+        },
         flush() {
-          const text = finish(decoder.decode());
+          const text = isHolding ? finish(decoder?.decode() ?? "") : "";
+          isHolding = false;
           begins = start;
           return text;
         },

@@ -173,9 +173,8 @@ test("what a backend found beyond the candidates is taken where the draw goes on
   const sampler = createSampler(text, vocab);
   const row = randomLogits(newRandom(9), vocab).map((x) => x / 10);
   sampler.begin(validateSampling({ seed: 6, temperature: 0.9 }, vocab), [], samples.length);
-  const uniforms = sampler.uniforms(samples);
   assert.equal(
-    uniforms,
+    samples.map((sample) => sampler.uniform(sample)),
     samples.map((sample) => uniform(choiceSeed(text, 6, sample), 0)),
   );
   const found = candidates(row, NO_EDITS, sampler.inverseTemperature, 64);
@@ -199,7 +198,7 @@ test("what a backend found beyond the candidates is taken where the draw goes on
 
   // The sample's next draw has a number of its own; and where a draw can end sooner no number says where.
   sampler.accept(1, 7);
-  assert.is(sampler.uniforms([1])[0], uniform(choiceSeed(text, 6, 1), 1));
+  assert.is(sampler.uniform(1), uniform(choiceSeed(text, 6, 1), 1));
   for (const [options, asks] of [
     [{ topK: 300, topP: 1, minP: 0 }, true],
     [{ topK: 299 }, false],
@@ -208,7 +207,7 @@ test("what a backend found beyond the candidates is taken where the draw goes on
     [{ temperature: 0 }, false],
   ] as const) {
     sampler.begin(validateSampling({ seed: 6, ...options }, vocab), [], 2);
-    assert.is(sampler.uniforms([0, 1]).length, asks ? 2 : 0, JSON.stringify(options));
+    assert.is(sampler.uniform(1) !== undefined, asks, JSON.stringify(options));
   }
 });
 
@@ -813,6 +812,7 @@ function candidates(logits: Float32Array, edits: Edits, inverseTemperature: numb
     assert.ok(found > 0, `top-k: ${found}`);
     return {
       k: found,
+      stride: found,
       ids: u32(cpu, at, found).slice(),
       adjusted: f32(cpu, at + 4 * k, found).slice(),
       raw: f32(cpu, at + 8 * k, found).slice(),

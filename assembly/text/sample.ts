@@ -250,39 +250,31 @@ export function samplerAccept(handle: usize, sample: u32, id: u32): i32 {
 }
 
 /**
- * The sample's next token from the k best of its row. Input: ids (k) u32, adjusted (k) f32, raw (k) f32, best first.
- * rawLse, adjustedLse: log-sum-exp over the whole row of the raw logits, and of the adjusted ones times inverseTemperature (not
- * used when greedy). Returns the id, NEED_LOGITS, or another code below 0.
+ * The rank of the sample's next token among the k best of its row, whose adjusted logits (k) f32 lie at an address, best first.
+ * adjustedLse: log-sum-exp over the whole row of the adjusted logits times inverseTemperature (not used when greedy). Returns the
+ * rank, NEED_LOGITS, or another code below 0.
  */
-export function sampleCandidates(handle: usize, sample: u32, k: u32, rawLse: f64, adjustedLse: f64): i32 {
+export function sampleCandidates(handle: usize, sample: u32, adjusted: usize, k: u32, adjustedLse: f64): i32 {
   const sampler = changetype<Sampler>(handle);
-  const input = sampler.input;
-  const vocab = sampler.vocab;
-  const bytes = <usize>k << 2;
-  const top = load<f32>(input + bytes);
+  const top = load<f32>(adjusted);
   if (!(top < Infinity)) return NOT_FINITE;
   if (top == -Infinity) return NO_TOKEN;
-  let index: i32 = 0;
-  if (sampler.inverseTemperature > 0) {
-    if (!(Math.abs(adjustedLse) < Infinity)) return NOT_FINITE;
-    const from = mark();
-    masses = alloc(<usize>k << 3);
-    if (masses == 0) return NO_MEMORY;
-    ordered = input + bytes;
-    begin(sampler, adjustedLse, k);
-    index = draw(sampler, uniformOf(sampler, sample));
-    release(from);
-    if (index < 0) return index;
-  }
-  const at = <usize>index << 2;
-  sampler.logprob = <f64>load<f32>(input + 2 * bytes + at) - rawLse;
-  const id = load<u32>(input + at);
-  return id < vocab ? id : UNKNOWN_ID;
+  if (sampler.inverseTemperature == 0) return 0;
+  if (!(Math.abs(adjustedLse) < Infinity)) return NOT_FINITE;
+  const from = mark();
+  masses = alloc(<usize>k << 3);
+  if (masses == 0) return NO_MEMORY;
+  ordered = adjusted;
+  begin(sampler, adjustedLse, k);
+  const rank = draw(sampler, uniformOf(sampler, sample));
+  release(from);
+  return rank;
 }
 
 /**
- * The same from the whole row. Input: raw logits (vocab) f32; the sample's edits are applied here. With the log-sum-exps that the
- * candidates came with, the id is that of sampleCandidates wherever that decides; NaN for either: it is computed here.
+ * The sample's next token from the whole row. Input: raw logits (vocab) f32; the sample's edits are applied here. rawLse: log-sum-exp
+ * of the raw logits; adjustedLse as above; NaN for either: it is computed here. With those that candidates came with, the token is
+ * that of sampleCandidates wherever that decides. Returns the id, or a code below 0.
  */
 export function sampleLogits(handle: usize, sample: u32, rawLse: f64, adjustedLse: f64): i32 {
   const sampler = changetype<Sampler>(handle);

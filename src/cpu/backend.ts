@@ -349,6 +349,7 @@ function candidates(cpu: CpuModule, logits: CpuTensor, requests: readonly Reques
   const width = Math.min(k, cols);
   const found: Candidates = {
     k: width,
+    stride: width,
     ids: new Uint32Array(rows * width),
     adjusted: new Float32Array(rows * width),
     raw: new Float32Array(rows * width),

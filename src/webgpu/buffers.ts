@@ -124,7 +124,14 @@ export function createBuffers(gpu: Gpu) {
 
     prepare({ ids, turns, slots, context, tails }: Batch, tiles = false): GpuBatch {
       const rows = ids.length;
-      const tailStride = Math.max(0, ...(tails?.blocks.map((blocks) => blocks.length) ?? []));
+      let tailStride = 0;
+      let decLen = 0;
+      if (tails) {
+        for (let row = 0; row < rows; row++) {
+          tailStride = Math.max(tailStride, tails.blocks[row].length);
+          decLen = Math.max(decLen, tails.lengths[row]);
+        }
+      }
       makeRoom(HEADER + ids.length + turns.length + slots.length + context.blocks.length + rows * (1 + tailStride));
       let end = HEADER;
       const place = (length: number) => {
@@ -132,9 +139,10 @@ export function createBuffers(gpu: Gpu) {
         return end - length;
       };
       const decLensAt = place(rows);
-      const [idsAt, turnsAt, slotsAt, contextAt] = [ids, turns, slots, context.blocks].map(({ length }) =>
-        place(length),
-      );
+      const idsAt = place(rows);
+      const turnsAt = place(turns.length);
+      const slotsAt = place(slots.length);
+      const contextAt = place(context.blocks.length);
       const tailsAt = place(rows * tailStride);
       words.set([rows, context.length, idsAt, turnsAt, slotsAt, contextAt, tailsAt, tailStride]);
       words.set(ids, idsAt);
@@ -143,10 +151,13 @@ export function createBuffers(gpu: Gpu) {
       words.set(context.blocks, contextAt);
       words.fill(0, decLensAt, idsAt);
       words.fill(0, tailsAt, end);
-      if (tails) words.set(tails.lengths, decLensAt);
-      tails?.blocks.forEach((blocks, row) => {
-        words.set(blocks, tailsAt + row * tailStride);
-      });
+      if (tails) {
+        words.set(tails.lengths, decLensAt);
+        for (let row = 0; row < rows; row++) {
+          const blocks = tails.blocks[row];
+          for (let i = 0; i < blocks.length; i++) words[tailsAt + row * tailStride + i] = blocks[i];
+        }
+      }
       gpu.write(batchBuffer, 0, words.subarray(0, end));
       return {
         rows: tails ? computedRows(rows, tiles) : rows,
@@ -154,7 +165,7 @@ export function createBuffers(gpu: Gpu) {
         ctxLen: context.length,
         tiles,
         decoding: tails !== undefined,
-        decLen: Math.max(0, ...(tails?.lengths ?? [])),
+        decLen,
       };
     },
   };

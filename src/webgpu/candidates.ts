@@ -21,6 +21,7 @@ const BROKEN = 0xffffffff;
 const IMPOSSIBLE = 0x007fffff;
 /** No target. */
 const NONE = 0xffffffff;
+const NO_UNIFORMS: readonly number[] = [];
 /** Edits and draws that there is room for from the start. */
 const EDITS = 4096;
 /** Rows that come back whole are read in pieces of about this size. */
@@ -62,28 +63,36 @@ export async function createCandidates(
   }
 
   /** Of so many rows, of which the first have requests. drawn: the word of the results where the tokens of draws begin. */
-  function writeRequests(of: readonly Request[], rows: number, drawn: number): void {
-    const nDraws = drawsOf(of);
+  function writeRequests(of: readonly Request[], rows: number, nDraws: number, drawn: number): void {
     const count = of.reduce((sum, { edits }) => sum + edits.length / 4, nDraws);
     requests = atLeast(requests, needs.requests(rows, count));
     if (requests.size > words.byteLength) words = new Uint32Array(requests.size / 4);
     const floats = new Float32Array(words.buffer);
     words.fill(0, of.length * 8, rows * 8);
     let next = 2 * rows;
-    of.forEach(({ edits, inverseTemperature, target = NONE, uniforms = [] }, row) => {
-      words.set([next, edits.length / 4, 0, target], row * 8);
-      floats[row * 8 + 2] = inverseTemperature;
-      words.set(edits, next * 4);
+    const rawAfter = roomOf(nDraws);
+    for (let row = 0; row < of.length; row++) {
+      const { edits, inverseTemperature, target = NONE, uniforms = NO_UNIFORMS } = of[row];
+      const at = row * 8;
+      words[at] = next;
+      words[at + 1] = edits.length / 4;
+      floats[at + 2] = inverseTemperature;
+      words[at + 3] = target;
+      if (edits.length > 0) words.set(edits, next * 4);
       next += edits.length / 4;
-      words.set([next, uniforms.length, drawn, drawn + roomOf(nDraws)], row * 8 + 4);
+      words[at + 4] = next;
+      words[at + 5] = uniforms.length;
+      words[at + 6] = drawn;
+      words[at + 7] = drawn + rawAfter;
       drawn += uniforms.length;
-      for (const uniform of uniforms) {
+      for (let i = 0; i < uniforms.length; i++) {
         // What is left of all mass, which a double holds exactly; all of it has no such words, but that draw is of the best.
-        const left = Math.min((1 - uniform) * 2 ** 32, 2 ** 32 - 1);
-        words.set([left, (left % 1) * 2 ** 32], next * 4);
+        const left = Math.min((1 - uniforms[i]) * 2 ** 32, 2 ** 32 - 1);
+        words[next * 4] = left;
+        words[next * 4 + 1] = (left % 1) * 2 ** 32;
         next++;
       }
-    });
+    }
     // Nothing that is recorded and not yet submitted reads the requests: nothing need be submitted before.
     gpu.device.queue.writeBuffer(requests, 0, words, 0, next * 4);
   }
@@ -92,15 +101,16 @@ export async function createCandidates(
   async function best(logits: GpuTensor, of: readonly Request[], k: number): Promise<Candidates> {
     const { buffer, first, rows, cols, stride } = logits;
     const width = HEAD + 3 * k;
-    writeRequests(of, rows, rows * width);
+    const nDraws = drawsOf(of);
+    writeRequests(of, rows, nDraws, rows * width);
     keys = atLeast(keys, needs.keys(rows, cols));
     stats = atLeast(stats, needs.stats(rows, cols));
-    results = atLeast(results, needs.results(rows, drawsOf(of)));
+    results = atLeast(results, needs.results(rows, nDraws));
     const shape = [groups(cols), chunks(cols), keysStride(cols)];
     gpu.run(topKGroups, [buffer, requests, keys, stats], [cols, stride / 4, first, ...shape], chunks(cols), rows);
     gpu.run(topK, [buffer, requests, keys, stats, results], [cols, stride / 4, first, ...shape, k], rows);
-    const found = await gpu.read(results, 0, (rows * width + 2 * roomOf(drawsOf(of))) * 4);
-    return unpack(found, of, k, rows * width);
+    const found = await gpu.read(results, 0, (rows * width + 2 * roomOf(nDraws)) * 4);
+    return unpack(found, of, k, nDraws, rows * width);
   }
 
   /** The first rows of a tensor. */
@@ -119,7 +129,14 @@ export async function createCandidates(
       const width = Math.min(k, tensor.cols);
       if (width <= MOST) return best(tensor, of, width);
       // The sums, the targets, the draws beyond and the errors are the GPU's in any case.
-      const found = newCandidates(of.length, width);
+      const size = of.length * width;
+      const found = {
+        k: width,
+        stride: width,
+        ids: new Uint32Array(size),
+        adjusted: new Float32Array(size),
+        raw: new Float32Array(size),
+      };
       const { rawLse, adjustedLse, target, beyond } = await best(tensor, of, 1);
       let row = 0;
       for await (const raw of wholeRows(tensor, of.length)) {
@@ -150,42 +167,41 @@ function lanesOf({ isSoftware, limits }: Gpu): number {
 
 const drawsOf = (of: readonly Request[]) => of.reduce((sum, { uniforms }) => sum + (uniforms?.length ?? 0), 0);
 
-const newCandidates = (rows: number, k: number): Candidates => ({
-  k,
-  ids: new Uint32Array(rows * k),
-  adjusted: new Float32Array(rows * k),
-  raw: new Float32Array(rows * k),
-  rawLse: new Float64Array(rows),
-  adjustedLse: new Float64Array(rows),
-  target: new Float32Array(rows),
-});
-
 /** drawn: as in writeRequests. Errors: `format` where a row has logits that are not numbers, or no possible token. */
-function unpack(results: ArrayBuffer, of: readonly Request[], k: number, drawn: number): Candidates {
+function unpack(results: ArrayBuffer, of: readonly Request[], k: number, nDraws: number, drawn: number): Candidates {
+  const rows = of.length;
   const words = new Uint32Array(results);
   const floats = new Float32Array(results);
-  const out = newCandidates(of.length, k);
-  of.forEach(({ inverseTemperature }, row) => {
-    const at = row * (HEAD + 3 * k);
-    for (const key of [words[at], words[at + 2]]) {
-      if (key === BROKEN) fail("format", "the model computed logits that are not numbers: its weights are broken");
-      if (key <= IMPOSSIBLE) fail("format", "the logits leave no token possible: all are -Infinity");
-    }
-    out.rawLse[row] = logitOf(words[at]) + Math.log(floats[at + 1]);
-    if (inverseTemperature > 0) {
-      out.adjustedLse[row] = logitOf(words[at + 2]) * inverseTemperature + Math.log(floats[at + 3]);
-    }
-    out.target[row] = floats[at + 4];
-    const from = at + HEAD;
-    out.ids.set(words.subarray(from, from + k), row * k);
-    out.adjusted.set(floats.subarray(from + k, from + 2 * k), row * k);
-    out.raw.set(floats.subarray(from + 2 * k, from + 3 * k), row * k);
-  });
-  const nDraws = drawsOf(of);
+  const rawLse = new Float64Array(rows);
+  const adjustedLse = new Float64Array(rows);
+  const target = new Float32Array(rows);
+  const stride = HEAD + 3 * k;
+  for (let row = 0; row < rows; row++) {
+    const at = row * stride;
+    const { inverseTemperature } = of[row];
+    checkBest(words[at]);
+    checkBest(words[at + 2]);
+    rawLse[row] = logitOf(words[at]) + Math.log(floats[at + 1]);
+    if (inverseTemperature > 0)
+      adjustedLse[row] = logitOf(words[at + 2]) * inverseTemperature + Math.log(floats[at + 3]);
+    target[row] = floats[at + 4];
+  }
   return {
-    ...out,
+    k,
+    stride,
+    ids: words.subarray(HEAD, rows * stride),
+    adjusted: floats.subarray(HEAD + k, rows * stride),
+    raw: floats.subarray(HEAD + 2 * k, rows * stride),
+    rawLse,
+    adjustedLse,
+    target,
     beyond: { ids: new Int32Array(results, drawn * 4, nDraws), raw: floats.subarray(drawn + roomOf(nDraws)) },
   };
+}
+
+function checkBest(key: number): void {
+  if (key === BROKEN) fail("format", "the model computed logits that are not numbers: its weights are broken");
+  if (key <= IMPOSSIBLE) fail("format", "the logits leave no token possible: all are -Infinity");
 }
 
 const bits = new Uint32Array(1);
@@ -208,8 +224,11 @@ function adjust(logit: number, bias: number, scale: number, less: number): numbe
   return Math.fround(Math.fround(biased > 0 ? biased / scale : biased * scale) - less);
 }
 
+/** What of candidates is in order. */
+type Best = Pick<Candidates, "k" | "ids" | "adjusted" | "raw">;
+
 /** The k best of a whole row (vocab), without its sums. */
-function bestOfRow(raw: Float32Array, edits: Edits, out: Candidates, row: number): void {
+function bestOfRow(raw: Float32Array, edits: Edits, out: Best, row: number): void {
   const adjusted = raw.slice();
   const changes = new Float32Array(edits.buffer, edits.byteOffset, edits.length);
   for (let i = 0; i < edits.length; i += 4) {
