@@ -39,8 +39,15 @@ export async function createEngine(opened: OpenedDevice, config: ModelConfig, ty
   const { dim, hiddenDim, headDim, nHeads, nKvHeads, nLayers, vocab } = config;
   const backend = await createWebGpuBackend(opened, config);
   const random = randomBlocks(type);
-  // Pieces of one random buffer: what is in the weights does not matter, that they are read does.
-  const read = async (length: number) => random.subarray(0, length);
+  // Pieces of one random buffer: what is in the weights does not matter, that they are read does. But each begins elsewhere, so that
+  // no rows are alike: of many equal logits the best are found another way.
+  const { blockBytes } = GGML_TYPES[type];
+  let reads = 0;
+  const read = async (length: number) => {
+    const places = Math.floor((random.length - length) / blockBytes) + 1;
+    const first = ((reads++ * 10007) % places) * blockBytes;
+    return random.subarray(first, first + length);
+  };
   let weightCount = 0;
   const began = performance.now();
   /** Weights of so many rows, side by side. */
