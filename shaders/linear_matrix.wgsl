@@ -69,6 +69,7 @@ struct Sizes {
   squares: u32,     // where the rows' sums of squares begin; else unused, as what follows
   cols: u32,
   eps: f32,
+  factor: f32,      // what the rows' tiles are multiplied by, besides the norm's weights
 }
 
 @group(0) @binding(0) var<uniform> sizes: Sizes;

@@ -3,8 +3,8 @@
 //   x  (rows, x_stride4) vec4f, pad columns zero    norm  (x_stride4) vec4f
 //   tiles  (rows of tiles, columns of tiles) of 16 rows × 16 columns, row by row, 16-bit floats two to a word
 //
-// One workgroup a row. Rows and columns beyond the last are left as they are: no product's result takes them in. A forward's first
-// dispatch also sets its sums of squares (heads/added_normed.wgsl) to zero.
+// One workgroup a row. Rows and columns beyond the last are left as they are: no product's result takes them in. The first
+// dispatch of a step of samples also sets its `sums` sums of squares (heads/added_normed.wgsl) to zero.
 
 override NORM: bool; // else `norm` is not read
 

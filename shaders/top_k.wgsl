@@ -336,11 +336,11 @@ fn take_best(lane: u32, walk: Walk) -> u32 {
 
 /// Of the tokens of the walk the one at which their weights, added up from the least likely on, come to all that is wanted; or NONE.
 /// Digit by digit, until those that share the digits are few: of places the two, which mostly do, then those of keys and ids.
-/// `counts` are by the first digit, that of a round. All masses after the last candidate and their roundings come to less than 2³².
-fn find(lane: u32, walk: Walk, all_wanted: u32, first: u32) -> u32 {
+/// `counts` are by the digit of the first round. All masses after the last candidate and their roundings come to less than 2³².
+fn find(lane: u32, walk: Walk, all_wanted: u32, first_round: u32) -> u32 {
   var known = ANY;
   var wanted = all_wanted;
-  for (var round = first; round < 7u; round++) {
+  for (var round = first_round; round < 7u; round++) {
     let now = look_up(lane, wanted);
     if (now.having == 0u) { return NONE; }
     wanted = now.wanted;

@@ -75,13 +75,14 @@ export interface Request {
   readonly uniforms?: readonly number[];
 }
 
-/** The best of each row of logits: by adjusted logit, ties to the lower id. Rows of k begin every `stride`. */
+/** The best of each row of logits: by adjusted logit, ties to the lower id. Of the lists a row's k begin every `stride`; what lies between
+ *  them means nothing. */
 export interface Candidates {
   readonly k: number;
   readonly stride: number;
-  readonly ids: Uint32Array; // (rows, k)
-  readonly adjusted: Float32Array; // (rows, k) logits after edits, before temperature
-  readonly raw: Float32Array; // (rows, k)
+  readonly ids: Uint32Array; // (rows, stride)
+  readonly adjusted: Float32Array; // (rows, stride) logits after edits, before temperature
+  readonly raw: Float32Array; // (rows, stride)
   readonly rawLse: Float64Array; // (rows) log-sum-exp of the raw logits
   readonly adjustedLse: Float64Array; // (rows) log-sum-exp of the adjusted logits times inverseTemperature
   readonly target: Float32Array; // (rows) raw logit of the request's target; 0 without one

@@ -258,20 +258,20 @@ export function* generate(
    * each block that it shares, and goes on in place: it never needs more blocks than a sample alone.
    */
   function grown(branches: readonly Branch[]): Branch[] {
-    const grown: Branch[] = [];
+    const all: Branch[] = [];
     for (const branch of branches) {
       const { samples, tail } = branch;
       if (samples.length === 1 && !samples[0].finishReason) {
-        grown.push(branch);
+        all.push(branch);
         continue;
       }
       const parts = alike(samples.filter((sample) => !sample.finishReason));
       parts.forEach((samples, i) => {
-        grown.push({ samples, tail: i === 0 ? tail : tail.fork() });
+        all.push({ samples, tail: i === 0 ? tail : tail.fork() });
       });
       if (parts.length === 0) tail.release();
     }
-    return grown;
+    return all;
   }
 
   /** Memory for the block that the branch's next token takes; false where the first branch may need that block. */

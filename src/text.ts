@@ -35,7 +35,7 @@ export function createChoiceText(decoder: Decoder, stop: readonly string[]): Cho
       const piece = decoder.push(id);
       if (stop.length === 0) {
         text += piece;
-        return { text: piece, stopped };
+        return { text: piece, stopped: false };
       }
       held += piece;
       const at = firstMatch(held, stop);

@@ -95,7 +95,7 @@ export function createTokenizer(module: TextModule, data: TokenizerData): ModelT
   /** Of tokens that are text by themselves, as far as they were asked for: most are asked for again and again. */
   const texts = new Map<number, string | undefined>();
 
-  /** The token as text without control tokens; undefined where it may be but a part of a character, or none at all. */
+  /** The token as text without control tokens; undefined where it may be but a part of a character. */
   function ownText(id: number): string | undefined {
     if (!texts.has(id)) {
       const text = newTextDecoder().decode(bytesOf(checkIds([id]), false));

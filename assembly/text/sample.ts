@@ -1,4 +1,4 @@
-// One token from one row: candidates, or all logits, -> id. Owns what a call's samples have counted and the edits that follow.
+// One token from one row: candidates -> rank, or all logits -> id. Owns what a call's samples have counted and the edits that follow.
 // Order: bias, penalties, temperature, top-k, top-p, min-p; each keeps the first so-and-so many in order of probability
 // (ties: lowest id), then one draw walks down that order. Both ways of sampling share the walk, and so its arithmetic.
 // Knows nothing of models, of text, or of how candidates were found.
@@ -43,7 +43,7 @@ class Sampler {
   inputBytes: usize;
   present: usize; // (vocab) bits, all 0 between calls
   freeRuns: usize; // (32) heads of lists of free runs, by the log of their places
-  logprob: f64; // of the last token sampled
+  logprob: f64; // of the last token sampled from all logits
 }
 
 // A sample: seedLow u32, seedHigh u32, position u32, then its run: address, places, count. A run holds what the sample counted:
@@ -68,7 +68,7 @@ export function newSampler(vocab: u32): usize {
   return at;
 }
 
-/** Where JavaScript puts what the next call of this sampler reads: room for `words` 32-bit words; 0 where there is no memory. */
+/** Where JavaScript puts what the next calls of this sampler read: room for `words` 32-bit words; 0 where there is no memory. */
 export function samplerInput(handle: usize, words: u32): usize {
   const sampler = changetype<Sampler>(handle);
   const bytes = <usize>words << 2;

@@ -1,5 +1,6 @@
-// Results are added to their rows, which a norm reads next. So they go out as tiles (tiles.wgsl) too, multiplied by the norm's weights
-// but not by its scale, and their squares are added up by row: what reads the tiles takes the scale from there (heads/scaled.wgsl).
+// Results are always added to their rows, which a norm reads next. So they go out as tiles (tiles.wgsl) too, multiplied by the norm's weights
+// and a factor but not by its scale, and their squares are added up by row: what reads the tiles takes the scale from there
+// (heads/scaled.wgsl). Numbers in the rows may be of up to 2²² or so.
 //
 //   squares  (sums, rows, 32) of these the first eight: a whole number of 2⁻⁴⁸, 16 bits a word and room for 65,536 carries, so that
 //            sums are the same in any order. Rows are apart so that additions to some need not wait for those to others.
@@ -15,8 +16,8 @@ fn put(row: u32, output: u32, sums: vec2f) {
   store(at, x.x);
   store(at + 1u, x.y);
   let column = sizes.out_at % sizes.out_stride + output;
-  // Not yet scaled, numbers are of any size: 2⁻⁵ leaves room for large ones in 16 bits.
-  let two = clamp(x * vec2f(norm[column], norm[column + 1u]) * 0x1p-5, vec2f(-65504.0), vec2f(65504.0));
+  let by = vec2f(norm[column], norm[column + 1u]) * sizes.factor;
+  let two = clamp(x * by, vec2f(-65504.0), vec2f(65504.0));
   let tile = row / 16u * (sizes.out_stride / 16u) + column / 16u;
   tiles[tile * 128u + row % 16u * 8u + column % 16u / 2u] = pack2x16float(two);
   // Lanes side by side have a row's results of a matrix.

@@ -38,7 +38,13 @@ export async function createWebGpuBackend(
     kernels.get("add_bias"),
     createLinear(
       gpu,
-      { maxRows: MAX_ROWS, widest: Math.max(dim, hiddenDim, nHeads * headDim), hiddenDim, norms: 2 * shape.nLayers },
+      {
+        maxRows: MAX_ROWS,
+        maxSamples: MAX_SAMPLES,
+        widest: Math.max(dim, hiddenDim, nHeads * headDim),
+        hiddenDim,
+        norms: 2 * shape.nLayers,
+      },
       kernelClass,
     ),
     createAttention(gpu, shape, MAX_SAMPLES, kernelClass),

@@ -11,6 +11,8 @@ export interface GpuTensor extends Tensor {
   readonly first: number;
   readonly column: number;
   readonly stride: number;
+  /** Of a vector: the root of its numbers' mean square. */
+  readonly rms?: number;
   /**
    * What the buffer's rows are at present, for all views: f32, or for products by subgroup matrices 16-bit tiles (shaders/tiles.wgsl).
    */
@@ -117,7 +119,7 @@ export function createBuffers(gpu: Gpu) {
       const padded = new Float32Array(made.stride);
       padded.set(values);
       gpu.write(made.buffer, 0, new Uint32Array(padded.buffer));
-      return made;
+      return { ...made, rms: Math.sqrt(values.reduce((sum, x) => sum + x * x, 0) / values.length) };
     },
     /** Bytes of a tensor. */
     tensorBytes: bytesOf,

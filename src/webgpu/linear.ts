@@ -116,17 +116,25 @@ type Kind =
   | "halves" // in 16-bit arithmetic, of rows as 16-bit tiles
   | "matrix"; // by subgroup matrices, of rows as 16-bit tiles
 
-/** Rows of a forward at most; columns of what products read, and of gates; norms of the residual stream behind the first. */
+/** Rows of a forward at most, and samples; columns of what products read, and of gates; norms of the residual stream behind the first. */
 interface LinearSizes {
   readonly maxRows: number;
+  readonly maxSamples: number;
   readonly widest: number;
   readonly hiddenDim: number;
   readonly norms: number;
 }
 
+/** Rows that a norm has begun with, which norm, and the sizes that say how to end it. */
+interface Begun {
+  readonly of: GpuTensor;
+  readonly norm: Norm;
+  readonly words: readonly number[];
+}
+
 export async function createLinear(
   gpu: Gpu,
-  { maxRows, widest, hiddenDim, norms }: LinearSizes,
+  { maxRows, maxSamples, widest, hiddenDim, norms }: LinearSizes,
   kernelClass: "few" | "many" | undefined,
 ): Promise<Linear> {
   const { kernels, limits } = gpu;
@@ -143,13 +151,13 @@ export async function createLinear(
   let between = gpu.buffer(0, "activations");
   roomFor(widest);
   const ups = gpu.buffer(maxRows * strideOf(hiddenDim) * 4, "activations");
-  /** Sums of squares, of each norm and row. */
-  const squaresBytes = unit ? norms * maxRows * SUM_BYTES : SUM_BYTES;
+  /** Sums of squares, of each norm and sample. */
+  const squaresBytes = unit ? norms * maxSamples * SUM_BYTES : SUM_BYTES;
   const squares = gpu.buffer(squaresBytes, "activations");
   /** Norms of this forward that products have begun with, once all sums are zero. */
   let summed: number | undefined;
-  /** What is in `between` but for its scales: the rows of what, by which norm, and the sizes that say where its sums are. */
-  let begun: { readonly of: GpuTensor; readonly weight: GpuTensor; readonly words: readonly number[] } | undefined;
+  /** What is in `between`, where its scales are still to come. */
+  let begun: Begun | undefined;
   /** How products of the forward at hand compute: never halves, which some of those of `many` take. */
   let usual: Kind = "few";
   let prompt = false;
@@ -374,12 +382,11 @@ export async function createLinear(
     const eps = floatBits(norm?.eps ?? 0);
     if (x.form.tiles || (kind === "many" && !weight)) return { kind, x };
     const made: GpuTensor = { ...x, buffer: between, first: 0, column: 0, stride: strideOf(x.cols) };
-    if (ready && ready.weight === weight && ready.of.buffer === x.buffer && x.first === 0 && ready.of.rows === x.rows)
-      return { kind, x: made, scaling: ready.words };
+    if (ready && norm && isBegun(ready, x, norm)) return { kind, x: made, scaling: ready.words };
     if (kind !== "many") {
       const sums = kind === "matrix" && !prompt && summed === undefined ? norms : 0;
       if (sums > 0) summed = 0;
-      const sizes = [placeOf(x) / 4, x.stride / 4, x.cols, eps, sums, maxRows];
+      const sizes = [placeOf(x) / 4, x.stride / 4, x.cols, eps, sums, maxSamples];
       gpu.run(tiled[weight ? 1 : 0], [x.buffer, weight?.buffer ?? x.buffer, between, squares], sizes, x.rows);
     } else if (weight) {
       const sizes = [x.cols, placeOf(x), x.stride, 0, made.stride, eps];
@@ -388,14 +395,19 @@ export async function createLinear(
     return { kind, x: made };
   }
 
+  const isBegun = ({ of, norm: { weight, eps } }: Begun, x: GpuTensor, norm: Norm): boolean =>
+    weight === norm.weight && eps === norm.eps && of.buffer === x.buffer && x.first === 0 && of.rows === x.rows;
+
   /** Lets a product into samples' residual stream begin with the norm that reads it next, where it can. */
   function beginNorm({ kind, x }: Input, out: GpuTensor, norm: Norm | undefined): Ending | undefined {
-    const isPossible =
-      kind === "matrix" && !prompt && x.buffer !== between && out.first === 0 && out.cols % PANEL === 0;
-    if (!norm || !isPossible || summed === undefined || summed === norms) return undefined;
+    const isWhole = placeOf(out) === 0 && out.cols % PANEL === 0;
+    if (!norm || kind !== "matrix" || prompt || x.buffer === between || !isWhole) return undefined;
+    if (summed === undefined || summed === norms) return undefined;
     const weight = norm.weight as GpuTensor;
-    const words = [summed * maxRows, out.cols, floatBits(norm.eps)];
-    begun = { of: out, weight, words };
+    // Tiles have room for rows of any usual size in 16 bits, whatever the size of the norm's weights.
+    const factor = 2 ** (-2 - Math.round(Math.log2(weight.rms || 1)));
+    const words = [summed * maxSamples, out.cols, floatBits(norm.eps), floatBits(factor)];
+    begun = { of: out, norm, words };
     summed++;
     return { head: "added_normed", constants: {}, buffers: [weight.buffer, between, squares], words };
   }

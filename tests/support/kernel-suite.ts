@@ -374,22 +374,24 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
       }
     });
 
-  for (const { rows, type, width, bound } of cases.NEXT_NORM)
-    test(`${name}: linearAdd into ${rows} rows of all sizes, which a norm reads next, ${type}`, async () => {
+  for (const { rows, type, width, size, bound } of cases.NEXT_NORM)
+    test(`${name}: linearAdd into ${rows} rows of all sizes about ${size}, which a norm reads next, ${type}`, async () => {
       const cols = 320;
       const backend = await create({ dim: cols, hiddenDim: width });
       const random = newRandom(rows);
-      const matrix = (outputs: number, cols: number) => {
-        const data = randomBlocks(type, outputs * cols, 1 / Math.sqrt(cols), random, cols);
+      const matrix = (outputs: number, cols: number, size: number) => {
+        const data = randomBlocks(type, outputs * cols, size / Math.sqrt(cols), random, cols);
         return { type, rows: outputs, data, values: reference.dequantise(type, data, outputs * cols) };
       };
-      const [gate, up, down] = [matrix(width, cols), matrix(width, cols), matrix(cols, width)];
+      // Norms' weights are of the stream's size, and what reads normalised rows makes up for it.
+      const [gate, up] = [matrix(width, cols, 1 / size), matrix(width, cols, 1 / size)];
+      const down = matrix(cols, width, size);
       const [gates, ups] = await newWeights(backend, [gate, up], cols);
       const [downs] = await newWeights(backend, [down], width);
       const eps = 1e-9;
-      const norms = [0, 1, 2].map(() => normals(random, cols));
+      const norms = [0, 1, 2].map(() => normals(random, cols, size));
       const [first, second, third] = norms.map((weight) => ({ weight: backend.vector(weight), eps }));
-      const before = normals(random, rows * cols).map((x, i) => x * 8 ** ((Math.floor(i / cols) % 7) - 3));
+      const before = normals(random, rows * cols, size).map((x, i) => x * 8 ** ((Math.floor(i / cols) % 7) - 3));
 
       const [stream, hidden, out] = [cols, width, width].map((cols) => backend.tensor(rows, cols));
       // Twice, so that nothing may be left of the forward before.
