@@ -304,9 +304,19 @@ fn take_edits(lane: u32, known: Prefix, round: u32, walk: Walk) -> u32 {
 /// The same for all tokens, from none on.
 fn take_all(lane: u32, known: Prefix, round: u32, walk: Walk) -> u32 {
   clear(lane);
-  for (var i = lane; i < sizes.stride4; i += 4u * LANES) {
-    var fours = fours_at(walk.row, i);
-    for (var j = 0u; j < 4u; j++) { take_four(fours[j], i + j * LANES, known, round, walk); }
+  if (walk.whole) {
+    // Of a group that does not reach the bound no token does.
+    for (var group = lane; group < sizes.groups; group += LANES) {
+      if (keys[walk.row * sizes.keys_stride + group] < bound.x) { continue; }
+      for (var i = group * (GROUP / 4u); i < (group + 1u) * (GROUP / 4u); i++) {
+        take_four(four_at(walk.row, i), i, known, round, walk);
+      }
+    }
+  } else {
+    for (var i = lane; i < sizes.stride4; i += 4u * LANES) {
+      var fours = fours_at(walk.row, i);
+      for (var j = 0u; j < 4u; j++) { take_four(fours[j], i + j * LANES, known, round, walk); }
+    }
   }
   return take_edits(lane, known, round, walk);
 }
