@@ -2,6 +2,7 @@
 //
 //   x  (rows, x_stride4) vec4f, pad columns zero    norm  (x_stride4) vec4f
 //   tiles  (rows of tiles, columns of tiles) of 16 rows × 16 columns, row by row, 16-bit floats two to a word
+//   squares  (sums, sum_rows, 8) vec4u, of these the first two
 //
 // One workgroup a row. Rows and columns beyond the last are left as they are: no product's result takes them in. The first
 // dispatch of a step of samples also sets its `sums` sums of squares (heads/added_normed.wgsl) to zero.

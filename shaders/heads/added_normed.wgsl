@@ -1,7 +1,8 @@
-// Results are always added to their rows, which a norm reads next. So they go out as tiles (tiles.wgsl) too, multiplied by the norm's weights
-// and a factor but not by its scale, and their squares are added up by row: what reads the tiles takes the scale from there
+// Results are always added to their rows, which a norm reads next. So they go out as tiles (tiles.wgsl) too, multiplied by the norm's
+// weights and a factor but not by its scale, and their squares are added up by row: what reads the tiles takes the scale from there
 // (heads/scaled.wgsl). Numbers may be of up to 2²¹, the norm's weights being of order 1.
 //
+//   norm     (out_stride) f32     tiles  16-bit tiles of (rows, out_stride)
 //   squares  (sums, rows, 32) of these the first eight: a whole number of 2⁻⁴⁸, 16 bits a word and room for 65,536 carries, so that
 //            sums are the same in any order. Rows are apart so that additions to some need not wait for those to others.
 @group(0) @binding(5) var<storage, read> norm: array<f32>;

@@ -1,4 +1,5 @@
-// Rows are tiles that heads/added_normed.wgsl has left: results are multiplied by the norm's scales.
+// Rows are tiles that heads/added_normed.wgsl has left, with its squares (sums, rows, 8 vec4u, of these the first two): results are
+// multiplied by the norm's scales.
 @group(0) @binding(7) var<storage, read> squares: array<vec4u>;
 
 /// Of a row, without the tiles' factor.
