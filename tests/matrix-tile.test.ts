@@ -67,8 +67,8 @@ test("tiles are legal, and shares and columns at a time are those of any number 
 });
 
 test("few workgroups have fewer rows, and subgroups share as many columns as are worth it", () => {
-  const picked = (rows: number, outputs: number, columns: number): Partial<MatrixTile> => {
-    const product: MatrixProduct = { rows, prompt: false, outputs, columns, gated: false, layout: layout("F16") };
+  const picked = (rows: number, outputs: number, columns: number, type: GgmlType = "F16"): Partial<MatrixTile> => {
+    const product: MatrixProduct = { rows, prompt: false, outputs, columns, gated: false, layout: layout(type) };
     const { RIGHTS, SHARES, AHEAD } = matrixTile(UNITS[2], LIMITS[3], product);
     return { RIGHTS, SHARES, AHEAD };
   };
@@ -79,6 +79,10 @@ test("few workgroups have fewer rows, and subgroups share as many columns as are
   assert.equal(picked(128, 128256, 2048), { RIGHTS: 2, SHARES: 4, AHEAD: 4 });
   assert.equal(picked(32, 4096, 11008), { RIGHTS: 2, SHARES: 16, AHEAD: 4 });
   assert.equal(picked(32, 576, 99 * 16), { RIGHTS: 1, SHARES: 8, AHEAD: 1 });
+  // What is unpacked is so by few workgroups, unless they are very few.
+  assert.equal(picked(64, 2048, 2048, "Q8_0"), { RIGHTS: 4, SHARES: 8, AHEAD: 4 });
+  assert.equal(picked(64, 192, 512, "Q8_0"), { RIGHTS: 1, SHARES: 8, AHEAD: 4 });
+  assert.equal(picked(64, 512, 512, "Q8_0"), { RIGHTS: 2, SHARES: 8, AHEAD: 4 });
 });
 
 test.run();

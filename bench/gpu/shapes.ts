@@ -37,6 +37,7 @@ export const SHAPES: Readonly<Record<string, ModelConfig>> = {
   "7b-gqa": shape("7B GQA", 32, 32, 8, 128, 14336, 32000),
   "llama-1b": shape("Llama-3.2-1B", 16, 32, 8, 64, 8192, 128256),
   "smollm-135m": shape("SmolLM2-135M", 30, 9, 3, 64, 1536, 49152),
+  maze: shape("maze", 6, 6, 2, 32, 512, 1428),
   tiny: shape("tiny", 2, 4, 2, 32, 256, 512),
 };
 

@@ -29,6 +29,8 @@ export interface MatrixProduct {
 
 /** Workgroups that keep a GPU busy: with fewer, more subgroups share the columns. */
 const BUSY_GROUPS = 256;
+/** With fewer than these, others share the rows. */
+const FEW_GROUPS = 64;
 /** Columns of such a share. */
 const SHARE_COLUMNS = 512;
 /** Samples that a workgroup computes at most; half as many where this makes fewer than so many subgroups in all. */
@@ -95,5 +97,9 @@ function ofUnpacked({ side, subgroup }: MatrixUnit, product: MatrixProduct): Mat
   const least = Math.max(1, layout.tileColumns / side);
   const units = (ahead: number) => (2 * side * ahead * side * layout.parts) / layout.tileColumns;
   const AHEAD = mostAhead(columns, side, (ahead) => ahead > least && units(ahead) <= 4 * subgroup) ?? least;
-  return { LEFTS, RIGHTS: matricesOf(rows, side), SHARES, TEAMS, AHEAD };
+  // Very few outputs are rather unpacked by several workgroups, each for some of the rows.
+  let RIGHTS = matricesOf(rows, side);
+  const groups = () => (outputs / (LEFTS * side)) * Math.ceil(rows / (RIGHTS * side));
+  while (!prompt && RIGHTS > 1 && groups() < FEW_GROUPS) RIGHTS /= 2;
+  return { LEFTS, RIGHTS, SHARES, TEAMS, AHEAD };
 }
