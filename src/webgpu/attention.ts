@@ -62,9 +62,9 @@ const CREW: Crew = { LANES: 128, SEATS: 16 };
 const SOFTWARE_CREW: Crew = { LANES: 64, SEATS: 8 };
 const crewOf = ({ isSoftware }: Pick<Gpu, "isSoftware">) => (isSoftware ? SOFTWARE_CREW : CREW);
 
-/** Workgroups of one row tile that fill a large GPU; those by subgroup matrices are larger, and fewer. */
+/** Workgroups of one row tile that fill a large GPU; those by subgroup matrices differ in size. */
 const WORKGROUPS = 512;
-const MATRIX_WORKGROUPS = 256;
+const MATRIX_SUBGROUPS = 2048;
 const MAX_SLICES = 16;
 /** However many tiles of rows go through a context: longer slices are no faster. */
 const LEAST_SLICES = 4;
@@ -148,25 +148,37 @@ export async function createAttention(
   async function matrixKernels() {
     const { matrix: unit } = gpu.abilities;
     const side = unit?.side ?? 16;
+    // Fewer subgroups wait for each other where they have all dimensions; and a processor holds more workgroups.
+    const SUBGROUPS = padded <= 4 * side ? 4 : 8;
     if (
       !unit ||
       headDim % 2 !== 0 ||
       padded > 16 * side ||
       ![2, 4, 8].includes((side * side) / unit.subgroup) ||
-      8 * unit.subgroup > limits.maxComputeInvocationsPerWorkgroup
+      SUBGROUPS * unit.subgroup > limits.maxComputeInvocationsPerWorkgroup
     )
       return undefined;
-    const shares = Math.max(1, Math.floor((8 * side) / padded));
-    const sums = 4 * Math.max(8 * side + 4, shares * (padded + 4));
-    const bytes = side * (2 * (padded + 8) + 2 * (8 * side + 8) + sums + 12) + 64;
+    const step = SUBGROUPS * side;
+    const sums = Math.ceil(step / padded) * ((padded > step ? 2 * step : padded) + 4);
+    const bytes = side * (4 * (padded + 8) + 2 * (step + 8) + 4 * Math.max(step + 4, sums) + 20) + 64;
     if (bytes > workgroupBytes) return undefined;
-    const made = (CAUSAL: 0 | 1) =>
+    const made = (CAUSAL: 0 | 1, HALVES: 1 | 2) =>
       kernels.tryGet("attend_matrix", {
         heads: [side === 8 ? "matrix_8" : undefined],
-        constants: { ...heads, SUBGROUP: unit.subgroup, CAUSAL, ...tailSizes },
+        constants: { ...heads, SUBGROUP: unit.subgroup, CAUSAL, ...tailSizes, SUBGROUPS, HALVES },
       });
-    const [step, prefill] = await Promise.all([made(0), made(1)]);
-    return step && prefill && { step: { kernel: step, rows: side }, prefill: { kernel: prefill, rows: side } };
+    const [few, many, prefill] = await Promise.all([made(0, 1), made(0, 2), made(1, 2)]);
+    const attending = (kernel: Kernel, halves: number): Attending => ({ kernel, rows: halves * side });
+    return (
+      few &&
+      many &&
+      prefill && {
+        few: attending(few, 1),
+        many: attending(many, 2),
+        prefill: attending(prefill, 2),
+        workgroups: MATRIX_SUBGROUPS / SUBGROUPS,
+      }
+    );
   }
 
   const stateBytes = nHeads * headDim * Float32Array.BYTES_PER_ELEMENT;
@@ -175,7 +187,7 @@ export async function createAttention(
     1,
     Math.min(
       MAX_SLICES,
-      Math.floor((matrix ? MATRIX_WORKGROUPS : WORKGROUPS) / nKvHeads),
+      Math.floor((matrix?.workgroups ?? WORKGROUPS) / nKvHeads),
       Math.floor(limits.maxStorageBufferBindingSize / (maxSamples * stateBytes)) - TAIL_PARTS,
     ),
   );
@@ -186,7 +198,7 @@ export async function createAttention(
    * are fixed, from its length alone, so that they change no result when samples come and go.
    */
   function slicesOf(ctxLen: number, tiles = 1): Slices {
-    const filling = Math.max(LEAST_SLICES, Math.ceil(MATRIX_WORKGROUPS / (nKvHeads * tiles)));
+    const filling = Math.max(LEAST_SLICES, Math.ceil((matrix?.workgroups ?? 0) / (nKvHeads * tiles)));
     const most = matrix && !kernelClass ? Math.min(mostSlices, filling) : mostSlices;
     const slice = Math.max(LEAST_SLICE, Math.ceil(ctxLen / most / 32) * 32);
     return { slice, slices: Math.ceil(ctxLen / slice) };
@@ -205,7 +217,8 @@ export async function createAttention(
 
   /** What computes the context part of so many samples. Where it is made for a sample's own rows too, it does the tails as well. */
   function contextKernel(samples: number): Attending {
-    if (matrix && kernelClass !== "few") return matrix.step;
+    if (matrix && kernelClass !== "few")
+      return samples * group <= matrix.few.rows && !kernelClass ? matrix.few : matrix.many;
     const rows = contextRows(shape, kernelClass === "few" ? 0 : samples, gpu);
     const found = shared.get(rows) ?? { kernel: kernels.now("attend", tileOf(rows, 0)), rows };
     shared.set(rows, found);
@@ -217,7 +230,8 @@ export async function createAttention(
     const slices = slicesOf(batch.ctxLen, tiles);
     return { tiles, slices, tails: { firstOwn: slices.slices, ownParts: tailParts(batch) } };
   }
-  const doesTails = (attending: Attending) => attending === own || attending === matrix?.step;
+  const doesTails = (attending: Attending) =>
+    attending === own || attending === matrix?.few || attending === matrix?.many;
 
   /**
    * Parts of a step in one dispatch: the context's of all samples' rows in `tiles` tiles, and of samples from `first` on (states
