@@ -29,7 +29,7 @@ export interface Recorder {
   copy(from: GPUBuffer, fromByte: number, to: GPUBuffer, toByte: number, bytes: number): void;
   /** Submits what is recorded; the round is over. */
   flush(): void;
-  /** Encodes the next round, where the last two were the same, while the device works. */
+  /** Encodes the round that is over once more, while the device works: for the next one, which is mostly the same. */
   foresee(): void;
   /** Submits, and remembers no command: a buffer is about to go. */
   forget(): void;
@@ -46,8 +46,6 @@ export function createRecorder(device: GPUDevice, uniforms: (bytes: number) => G
   const commands: Command[] = [];
   let recorded = 0;
   let sent = 0; // of them submitted
-  let isNew = true; // whether they are not as in the round before
-  let mayRepeat = false; // whether the last round was as the one before
   let begun: { readonly work: readonly unknown[]; readonly end: number } | undefined; // the work that they begin with, where it is known
   const pieces: Piece[] = []; // of the commands, one behind the other, as far as they were submitted in this round or the one before
   let nPieces = 0; // submitted in this round
@@ -96,7 +94,6 @@ export function createRecorder(device: GPUDevice, uniforms: (bytes: number) => G
     cutOff();
     commands.push(command);
     recorded++;
-    isNew = true;
   }
 
   function encode(begin: number, end: number): GPUCommandBuffer {
@@ -146,10 +143,8 @@ export function createRecorder(device: GPUDevice, uniforms: (bytes: number) => G
   function flush(): void {
     send();
     if (recorded === 0) return;
-    mayRepeat = !isNew && recorded === commands.length;
     cutOff();
     recorded = sent = nPieces = 0;
-    isNew = false;
     rounds++;
   }
 
@@ -200,7 +195,7 @@ export function createRecorder(device: GPUDevice, uniforms: (bytes: number) => G
     copy,
     flush,
     foresee() {
-      if (!mayRepeat || recorded > 0) return;
+      if (recorded > 0) return;
       for (const [i, piece] of pieces.entries()) piece.ready ??= encode(i === 0 ? 0 : pieces[i - 1].end, piece.end);
     },
     forget() {
