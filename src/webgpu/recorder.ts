@@ -19,8 +19,8 @@ export interface Recorder {
     z?: number,
   ): void;
   /**
-   * Records what `record` does, and submits it. Where the round before began with the same work it is not recorded again: it has to
-   * follow from `work` alone, as long as no buffer goes.
+   * Records what `record` does, and submits it. Where one of the last rounds began with the same work it is not recorded again: it has
+   * to follow from `work` alone, as long as no buffer goes.
    */
   repeat(work: readonly unknown[], record: () => void): void;
   /** Records a copy of a step's results, to the beginning of a buffer; whole multiples of 4 bytes. */
@@ -46,7 +46,8 @@ export function createRecorder(device: GPUDevice, uniforms: (bytes: number) => G
   const commands: Command[] = [];
   let recorded = 0;
   let sent = 0; // of them submitted
-  let begun: { readonly work: readonly unknown[]; readonly end: number } | undefined; // the work that they begin with, where it is known
+  let begun: Known | undefined; // the work that they begin with, where it is known
+  const known: Known[] = []; // works that rounds began with, the latest last
   const pieces: Piece[] = []; // of the commands, one behind the other, as far as they were submitted in this round or the one before
   let nPieces = 0; // submitted in this round
   let rounds = 0; // that are over
@@ -86,7 +87,7 @@ export function createRecorder(device: GPUDevice, uniforms: (bytes: number) => G
   /** Forgets the commands behind those recorded. */
   function cutOff(): void {
     commands.length = recorded;
-    if (begun && begun.end > recorded) begun = undefined;
+    if (begun && begun.commands.length > recorded) begun = undefined;
     while (pieces.length > 0 && pieces[pieces.length - 1].end > recorded) pieces.pop();
   }
 
@@ -94,6 +95,22 @@ export function createRecorder(device: GPUDevice, uniforms: (bytes: number) => G
     cutOff();
     commands.push(command);
     recorded++;
+  }
+
+  /** Begins a round with work that the round before did not begin with. */
+  function beginWith(work: readonly unknown[], record: () => void): void {
+    const place = known.findIndex((one) => isSameWork(one.work, work));
+    const found = place < 0 ? undefined : known.splice(place, 1)[0];
+    const round = rounds;
+    if (found) {
+      cutOff();
+      commands.push(...found.commands);
+      recorded = commands.length;
+    } else record();
+    if (rounds !== round) return;
+    begun = found ?? { work, commands: commands.slice(0, recorded) };
+    known.push(begun);
+    if (known.length > MOST_KNOWN) known.shift();
   }
 
   function encode(begin: number, end: number): GPUCommandBuffer {
@@ -169,13 +186,9 @@ export function createRecorder(device: GPUDevice, uniforms: (bytes: number) => G
       }
     },
     repeat(work, record) {
-      const isFirst = recorded === 0;
-      if (isFirst && begun && isSameWork(begun.work, work)) recorded = begun.end;
-      else {
-        const round = rounds;
-        record();
-        if (isFirst && rounds === round) begun = { work, end: recorded };
-      }
+      if (recorded > 0) record();
+      else if (begun && isSameWork(begun.work, work)) recorded = begun.commands.length;
+      else beginWith(work, record);
       send();
     },
     copyResults(from, fromByte, to, bytes) {
@@ -201,6 +214,7 @@ export function createRecorder(device: GPUDevice, uniforms: (bytes: number) => G
     forget() {
       flush();
       cutOff();
+      known.length = 0;
     },
   };
 }
@@ -218,6 +232,15 @@ type Command =
       readonly z: number;
     }
   | { readonly from: GPUBuffer; readonly fromByte: number; readonly to: GPUBuffer; readonly bytes: number };
+
+/** Work, and the commands that it was recorded as. */
+interface Known {
+  readonly work: readonly unknown[];
+  readonly commands: readonly Command[];
+}
+
+/** Enough for the numbers of rows that a call comes by, of a few prompts. */
+const MOST_KNOWN = 32;
 
 /** Commands from where the piece before ends, in one buffer. */
 interface Piece {

@@ -587,7 +587,7 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
 
   // -------------------------------------------------------------------------------------------- attention
 
-  test(`${name}: a forward as the one before is run as it was, one of another form anew`, async () => {
+  test(`${name}: a forward as one before is run as it was, one of another form anew`, async () => {
     const shape = HEADS["heads of whole tiles"];
     const { nHeads, nKvHeads, headDim, ropeDim } = shape;
     const width = nHeads * headDim;
@@ -614,6 +614,7 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
       { rows: 2, context: 300, tail: 142 },
       { rows: 2, context: 400, tail: 1 },
       { rows: 3, context: 400, tail: 2 }, // more rows
+      { rows: 3, context: 120, tail: 90 }, // as the first
     ];
     const work = {};
     let ran = 0;
