@@ -14,6 +14,7 @@ import { goals, howMeasured, passTable, rankTable, worthTable } from "./report.t
 const HELP = `npm run bench:worth -- [options]
   --only PART             quality or latency alone; default: both
   --backend NAME          wasm or webgpu; default: wasm
+  --class NAME            stock, what browsers offer of a GPU, or experimental, subgroup matrices too; default: stock
   --first SEED            of the mazes; default 1000
   --mazes N               for the quality; default 384 (under an hour on a CPU)
   --temperatures LIST     for the quality; default 0.5,0.7,1,1.4
@@ -28,12 +29,13 @@ For a machine that has Node and a GPU, but no packages: bundle it, take build/wo
   DAWN_NODE=dawn.node node build/worth.mjs --backend webgpu --only latency --json gpu.json`;
 
 /** f16 has to be asked for on NVIDIA under Linux; what no browser offers without a flag stays off. */
-const DAWN = ["enable-dawn-features=vulkan_enable_f16_on_nvidia"];
+const STOCK = ["enable-dawn-features=vulkan_enable_f16_on_nvidia"];
 
 const { values: options } = parseArgs({
   options: {
     only: { type: "string" },
     backend: { type: "string", default: "wasm" },
+    class: { type: "string", default: "stock" },
     first: { type: "string", default: "1000" },
     mazes: { type: "string", default: "384" },
     temperatures: { type: "string", default: "0.5,0.7,1,1.4" },
@@ -83,7 +85,9 @@ async function measure(root: string, temperature: number): Promise<Results> {
   if (only !== undefined && only !== "quality" && only !== "latency")
     throw new Error(`--only: "${only}", expected quality or latency`);
   if (backend !== "wasm" && backend !== "webgpu") throw new Error(`--backend: "${backend}", expected wasm or webgpu`);
-  if (backend === "webgpu") await offerGpu(DAWN);
+  if (options.class !== "stock" && options.class !== "experimental")
+    throw new Error(`--class: "${options.class}", expected stock or experimental`);
+  if (backend === "webgpu") await offerGpu(options.class === "stock" ? STOCK : undefined);
   const open = () => load(pathTo(root, "models/maze.gguf"), { backend });
   const seeds = (count: number) => Array.from({ length: count }, (_, i) => number("first") + i);
   const counts = options.counts.split(",").map(Number);
