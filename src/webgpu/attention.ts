@@ -6,7 +6,7 @@ import { type GpuBatch, type GpuTensor, placeOf } from "./buffers.ts";
 import type { Gpu } from "./gpu.ts";
 import type { Constants, Kernel, KernelOptions } from "./kernels.ts";
 import { paddedHeadDim } from "./kv-layout.ts";
-import { createKvPool } from "./kv-pool.ts";
+import { createKvPool, type KvPool } from "./kv-pool.ts";
 import type { Ending } from "./linear.ts";
 
 type Family = Pick<
@@ -30,7 +30,7 @@ type Family = Pick<
   /** What a product needs to do ropeAppend itself; nothing where it cannot. */
   appending(layer: number, batch: PreparedBatch): Ending | undefined;
   scratchBytes(): number;
-};
+} & Pick<KvPool, "settle">;
 
 /** Partial states: values (parts, rows, nHeads, headDim), each normalised, and the log of their sums of exponentials (parts, rows,
  *  nHeads). Parts are the context's slices, then a row's tail's own; what a row has no tokens for is not written and does not count. */
@@ -98,7 +98,7 @@ export async function createAttention(
   const group = nHeads / nKvHeads;
   const padded = paddedHeadDim(shape);
   const { kernels, limits } = gpu;
-  const pool = createKvPool(gpu, shape);
+  const pool = await createKvPool(gpu, shape);
 
   const heads = { N_HEADS: nHeads, N_KV_HEADS: nKvHeads, HEAD_DIM: headDim };
   const tailSizes = { TAIL_PARTS, TAIL_SLICE: LEAST_SLICE };
@@ -271,6 +271,7 @@ export async function createAttention(
     maxBlocks: pool.maxBlocks,
     reserveBlocks: pool.reserveBlocks,
     copyBlock: pool.copyBlock,
+    settle: pool.settle,
     states,
     formOf(batch: PreparedBatch) {
       const { rows, decoding, tiles, ctxLen } = batch as GpuBatch;

@@ -102,6 +102,7 @@ export async function createWebGpuBackend(
     choosePath: (nSamples, ctxLen) => choosePath(costs, nSamples, ctxLen),
 
     prepare(batch) {
+      attention.settle();
       return buffers.prepare(batch, linear.begin(batch.ids.length, batch.tails !== undefined));
     },
     forward(work, batch, operations) {

@@ -70,7 +70,7 @@ const HEADER = 8;
  * that do more for a row than a product go by the batch's own rows: those behind them get no attention and leave nothing in the cache.
  */
 function computedRows(samples: number, tiles: boolean): number {
-  if (samples <= 8) return 2 ** Math.ceil(Math.log2(samples));
+  if (samples <= 8 && !tiles) return 2 ** Math.ceil(Math.log2(samples));
   const whole = tiles ? 16 : 8;
   return Math.ceil(samples / whole) * whole;
 }

@@ -7,7 +7,7 @@ import type { Abilities, OpenedDevice } from "./device.ts";
 import { createKernels, type Kernels } from "./kernels.ts";
 import { createRecorder, type Recorder } from "./recorder.ts";
 
-export interface Gpu extends Pick<Recorder, "run" | "repeat" | "copy" | "flush"> {
+export interface Gpu extends Pick<Recorder, "run" | "repeat" | "copy" | "runAside" | "flush"> {
   readonly device: GPUDevice;
   /** Held for as long as this is: see OpenedDevice. */
   readonly owners: readonly unknown[];
@@ -97,7 +97,7 @@ export function createGpu(
   }
 
   const recorder = createRecorder(device, (bytes) => newBuffer(bytes, UNIFORM | COPY_DST, "sizes"));
-  const { run, repeat, copy, flush } = recorder;
+  const { run, repeat, copy, runAside, flush } = recorder;
 
   // Buffers that results come back through, free ones by size.
   const staging = new Map<number, GPUBuffer[]>();
@@ -188,6 +188,7 @@ export function createGpu(
     run,
     repeat,
     copy,
+    runAside,
     flush,
     write(buffer, byte, data) {
       // Dispatches may read what is overwritten. Copies of blocks do not, and go on with what comes next.

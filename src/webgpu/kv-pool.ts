@@ -1,17 +1,25 @@
-// The pool of blocks: one buffer a layer, which grows. Knows sizes; nothing of what a block's bytes mean (kv-layout.ts).
+// The pool of blocks: one buffer a layer, which grows; copies of blocks. Knows sizes; nothing of what a block's bytes mean (kv-layout.ts).
 
 import type { Backend, Shape } from "../backend.ts";
 import { type FurcateError, fail } from "../errors.ts";
 import type { Gpu } from "./gpu.ts";
+import type { Kernel } from "./kernels.ts";
 import { BLOCK_TOKENS, layerBlockBytes } from "./kv-layout.ts";
 
 export interface KvPool
   extends Pick<Backend, "blockTokens" | "blockBytes" | "movingBytes" | "maxBlocks" | "reserveBlocks" | "copyBlock"> {
+  /** Runs the copies that were asked for: before a forward reads what they copy. */
+  settle(): void;
   /** All blocks' K and V of a layer. Errors: `internal` before any block was reserved. */
   layer(index: number): GPUBuffer;
 }
 
-export function createKvPool(gpu: Gpu, shape: Shape): KvPool {
+/** Copies that run at once, at most. */
+const MOST_COPIES = 64;
+const UNIT_BYTES = 16;
+const LANES = 64; // a workgroup of the copying shader
+
+export async function createKvPool(gpu: Gpu, shape: Shape): Promise<KvPool> {
   const { nLayers } = shape;
   const bytes = layerBlockBytes(shape);
   const { maxStorageBufferBindingSize, maxBufferSize } = gpu.limits;
@@ -19,12 +27,13 @@ export function createKvPool(gpu: Gpu, shape: Shape): KvPool {
   const layers: GPUBuffer[] = [];
   /** Blocks that every layer has room for. */
   let reserved = 0;
-  /** WebGPU copies nothing within a buffer: copies go by here. */
-  let passage: GPUBuffer | undefined;
+  const copier: Kernel = await gpu.kernels.get("copy_blocks");
+  const list = gpu.buffer(MOST_COPIES * 2 * Uint32Array.BYTES_PER_ELEMENT, "copies of blocks");
+  /** Blocks that are yet to be copied, from and to. */
+  const copies: [from: number, to: number][] = [];
 
   /** Layer after layer, so that never more than one is there twice. */
   async function growTo(count: number): Promise<void> {
-    passage ??= await gpu.checked("K/V", () => gpu.buffer(bytes, "K/V in passing"));
     for (let i = 0; i < nLayers; i++) {
       const old = layers[i];
       if (old && old.size >= count * bytes) continue;
@@ -37,6 +46,16 @@ export function createKvPool(gpu: Gpu, shape: Shape): KvPool {
       layers[i] = grown;
     }
     reserved = count;
+  }
+
+  function settle(): void {
+    if (copies.length === 0) return;
+    gpu.flush(); // what still reads the list
+    gpu.write(list, 0, Uint32Array.from(copies.flat()));
+    const units = bytes / UNIT_BYTES;
+    const bindings = layers.map((layer) => [list, layer]);
+    gpu.runAside(copier, bindings, [units], Math.ceil(units / LANES), copies.length);
+    copies.length = 0;
   }
 
   return {
@@ -60,12 +79,12 @@ export function createKvPool(gpu: Gpu, shape: Shape): KvPool {
       });
     },
     copyBlock(from, to) {
-      if (!passage) return;
-      for (const layer of layers) {
-        gpu.copy(layer, from * bytes, passage, 0, bytes);
-        gpu.copy(passage, 0, layer, to * bytes, bytes);
-      }
+      // Those of a list run at once: none may write what another reads, or writes.
+      const meets = copies.some(([source, target]) => source === to || target === to || target === from);
+      if (meets || copies.length === MOST_COPIES) settle();
+      copies.push([from, to]);
     },
+    settle,
     layer: (index) => layers[index] ?? fail("internal", `K/V: no blocks were reserved for layer ${index}`),
   };
 }

@@ -27,6 +27,14 @@ export interface Recorder {
   copyResults(from: GPUBuffer, fromByte: number, to: GPUBuffer, bytes: number): void;
   /** Copies behind all that is recorded so far, whose round ends, and before what is recorded then; whole multiples of 4 bytes. */
   copy(from: GPUBuffer, fromByte: number, to: GPUBuffer, toByte: number, bytes: number): void;
+  /** Dispatches a kernel for each of several lists of bindings, when `copy` copies. */
+  runAside(
+    kernel: Kernel,
+    each: readonly (readonly GPUBuffer[])[],
+    sizes: readonly number[],
+    x: number,
+    y: number,
+  ): void;
   /** Submits what is recorded; the round is over. */
   flush(): void;
   /** Encodes the round that is over once more, while the device works: for the next one, which is mostly the same. */
@@ -51,8 +59,8 @@ export function createRecorder(device: GPUDevice, uniforms: (bytes: number) => G
   const pieces: Piece[] = []; // of the commands, one behind the other, as far as they were submitted in this round or the one before
   let nPieces = 0; // submitted in this round
   let rounds = 0; // that are over
-  // Copies to submit before them. They come with few steps and are no part of the commands: those behind would be new for them.
-  let copies: GPUCommandEncoder | undefined;
+  // What is to be submitted before them. It comes with few steps and is no part of the commands: those behind would be new for it.
+  let aside: GPUCommandEncoder | undefined;
 
   // Sizes, each content once.
   const align = Math.max(SIZES_BYTES, device.limits.minUniformBufferOffsetAlignment);
@@ -140,8 +148,8 @@ export function createRecorder(device: GPUDevice, uniforms: (bytes: number) => G
 
   /** Submits what is recorded. */
   function send(): void {
-    let first = copies ? [copies.finish()] : [];
-    copies = undefined;
+    let first = aside ? [aside.finish()] : [];
+    aside = undefined;
     while (sent < recorded) {
       if (nPieces === pieces.length || pieces[nPieces].end > recorded) {
         pieces.length = nPieces;
@@ -165,10 +173,14 @@ export function createRecorder(device: GPUDevice, uniforms: (bytes: number) => G
     rounds++;
   }
 
-  function copy(from: GPUBuffer, fromByte: number, to: GPUBuffer, toByte: number, bytes: number): void {
+  function besides(): GPUCommandEncoder {
     if (recorded > 0) flush();
-    copies ??= device.createCommandEncoder();
-    copies.copyBufferToBuffer(from, fromByte, to, toByte, bytes);
+    aside ??= device.createCommandEncoder();
+    return aside;
+  }
+
+  function copy(from: GPUBuffer, fromByte: number, to: GPUBuffer, toByte: number, bytes: number): void {
+    besides().copyBufferToBuffer(from, fromByte, to, toByte, bytes);
   }
 
   return {
@@ -206,6 +218,16 @@ export function createRecorder(device: GPUDevice, uniforms: (bytes: number) => G
       else record({ from, fromByte, to, bytes });
     },
     copy,
+    runAside(kernel, each, sizes, x, y) {
+      const pass = besides().beginComputePass();
+      pass.setPipeline(kernel.pipeline);
+      const slot = slotOf(sizes);
+      for (const bindings of each) {
+        pass.setBindGroup(0, groupOf(kernel, bindings, slot.buffer), [slot.offset]);
+        pass.dispatchWorkgroups(x, y);
+      }
+      pass.end();
+    },
     flush,
     foresee() {
       if (recorded > 0) return;

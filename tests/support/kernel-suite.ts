@@ -802,6 +802,44 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
     sameBits(await see(block, 20, 2), before, "the original");
   });
 
+  test(`${name}: blocks are copied in the order that was asked for, many at a time`, async () => {
+    const shape = { nHeads: 1, nKvHeads: 1, headDim: 12, ropeDim: 12, nLayers: 2 };
+    const { backend, take, append } = await newCache(await create(shape), shape, 90);
+    const random = newRandom(3);
+    const q = await newTensor(backend, halves(normals(random, 12)), 1, 12, 12);
+    const out = backend.tensor(1, 12);
+    const see = (of: number) => {
+      const context = { blocks: Uint32Array.of(of), length: 32 };
+      const batch = backend.prepare({ ...plainBatch([0], 12), context, tails: noTails(1) });
+      backend.attendOnePart(q, LAYER, batch, out);
+      return valuesOf(backend, out);
+    };
+    const blocks = Array.from({ length: 90 }, () => take(32)[0]);
+    for (const block of blocks) {
+      const [k, v] = [32, 32].map((tokens) => halves(normals(random, tokens * 12)));
+      await append(k, v, Uint32Array.of(block), 0, LAYER);
+    }
+    const contents: Float32Array[] = [];
+    for (const block of blocks) contents.push(Float32Array.from(await see(block)));
+    const copy = (from: number, to: number) => {
+      backend.copyBlock(blocks[from], blocks[to], 32);
+      contents[to] = contents[from];
+    };
+    // What was copied goes on, what was copied from is copied to, a target is copied to again; then more than run at once.
+    for (const [from, to] of [
+      [0, 1],
+      [1, 2],
+      [3, 0],
+      [4, 0],
+      [5, 6],
+      [7, 5],
+      [6, 8],
+    ] as const)
+      copy(from, to);
+    for (let i = 0; i < 80; i++) copy(9, 10 + i);
+    for (const [i, block] of blocks.entries()) sameBits(await see(block), contents[i], `block ${i}`);
+  });
+
   test(`${name}: blocks keep their contents when more are reserved`, async () => {
     const shape = { nHeads: 1, nKvHeads: 1, headDim: 20, ropeDim: 20, nLayers: 2 };
     const { backend, take, append } = await newCache(await create(shape), shape);

@@ -1031,6 +1031,14 @@ export const MUTATIONS: readonly Mutation[] = [
     what: "what lies behind the last logit adds to the sums",
     tests: CANDIDATES,
   },
+  // -------------------------------------------------------------------------------------------- blocks
+  {
+    shader: "copy_blocks",
+    find: "kv[copied.x * sizes.units",
+    replace: "kv[copied.y * sizes.units",
+    what: "blocks are copied onto themselves",
+    tests: /^copyBlock/,
+  },
   // -------------------------------------------------------------------------------------------- subgroup matrices
   {
     shader: "attend_matrix",
