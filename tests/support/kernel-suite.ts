@@ -543,7 +543,7 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
   for (const [what, shape] of Object.entries(HEADS))
     test(`${name}: rows behind a step's last leave nothing in the cache, ${what}`, async () => {
       const { nHeads, nKvHeads, headDim, ropeDim } = shape;
-      const [rows, room, cols] = [5, 8, 32];
+      const [rows, room, cols] = [5, 16, 32];
       const backend = await create(shape);
       const cache = await newCache(backend, shape, 16);
       const random = newRandom(headDim);
