@@ -36,7 +36,7 @@ override HEAD_DIM: u32; // even
 override CAUSAL: bool; // prefill: each row sees the tokens before it and itself
 override TAIL_PARTS: u32;
 override TAIL_SLICE: u32;
-override SUBGROUPS: u32; // 8, or 4 where they have matrices of dimensions for all
+override SUBGROUPS: u32; // 8, or 4 where there is a matrix of dimensions for each
 override HALVES: u32; // matrices of rows in a tile: 1 or 2
 override GROUP: u32 = N_HEADS / N_KV_HEADS;
 override D16: u32 = (HEAD_DIM + 15) / 16 * 16;

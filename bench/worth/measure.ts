@@ -11,8 +11,8 @@ export const SAMPLES = 64;
 export const COUNTS = [1, 2, 4, 8, 16, 32, 64];
 /** As in `npm start`. */
 const MAX_TOKENS = 120;
-/** Before those that are measured, and no maze of theirs. */
-const WARM_UP_SEED = 999;
+/** Before those that are measured, and no mazes of theirs: as many as it takes for steps of most numbers of rows to have come. */
+const WARM_UP_SEEDS = [996, 997, 998, 999];
 
 type Kind = "wasm" | "webgpu";
 
@@ -94,7 +94,8 @@ export async function measureLatency(
     for (const n of counts) {
       const model = await open();
       models.push(model);
-      await model.generate(mazePrompt(generateMaze(WARM_UP_SEED)), { n, temperature, maxTokens: MAX_TOKENS });
+      for (const seed of WARM_UP_SEEDS)
+        await model.generate(mazePrompt(generateMaze(seed)), { n, temperature, seed, maxTokens: MAX_TOKENS });
     }
     for (const [m, seed] of seeds.entries()) {
       const prompt = mazePrompt(generateMaze(seed));

@@ -148,8 +148,8 @@ export async function createAttention(
   async function matrixKernels() {
     const { matrix: unit } = gpu.abilities;
     const side = unit?.side ?? 16;
-    // Fewer subgroups wait for each other where they have all dimensions; and a processor holds more workgroups.
-    const SUBGROUPS = padded <= 4 * side ? 4 : 8;
+    // Of four matrices of dimensions each subgroup has one: fewer wait for each other, and a processor holds more workgroups.
+    const SUBGROUPS = padded === 4 * side ? 4 : 8;
     if (
       !unit ||
       headDim % 2 !== 0 ||
