@@ -29,14 +29,14 @@ alias Result = subgroup_matrix_result<f32, 16, 16>;
 fn in_tile(row: u32, column: u32) -> u32 { return 0u; }
 // end of head
 
-override SUBGROUP: u32; // lanes of a subgroup, at least SIDE / 8
+override SUBGROUP: u32; // lanes of a subgroup: a half, a quarter or an eighth of a matrix
 override N_HEADS: u32;
 override N_KV_HEADS: u32;
 override HEAD_DIM: u32; // even
 override CAUSAL: bool; // prefill: each row sees the tokens before it and itself
 override TAIL_PARTS: u32;
 override TAIL_SLICE: u32;
-override SUBGROUPS: u32; // 8, or 4 where there is a matrix of dimensions for each
+override SUBGROUPS: u32; // 8, or 4 where there are four matrices of dimensions
 override HALVES: u32; // matrices of rows in a tile: 1 or 2
 override GROUP: u32 = N_HEADS / N_KV_HEADS;
 override D16: u32 = (HEAD_DIM + 15) / 16 * 16;
@@ -201,8 +201,8 @@ fn keep(softmax: Softmax, lane: u32, rows: u32) {
   totals[row] = total;
 }
 
-/// Where a subgroup's sums go in workgroup memory, and what it has of them.
-struct Place { at: u32, dim: u32, has_one: bool, has_two: bool }
+/// Where a subgroup's sums go in workgroup memory, those of the first dimensions and those of the second, and which it has.
+struct Place { at: u32, second_at: u32, has_one: bool, has_two: bool }
 
 /// A subgroup's sums, scaled by how far their rows' references moved, at their place. All subgroups come here.
 fn scaled(sums: Result, at: u32, lane: u32) -> Result {
@@ -250,7 +250,7 @@ fn put(place: Place, rows: u32, one: Result, two: Result, lane: u32, kv_head: u3
   let upper = rows * SIDE;
   workgroupBarrier();
   if (place.has_one) { subgroupMatrixStore<col_major>(&scores, place.at, one, SUM); }
-  if (place.has_two) { subgroupMatrixStore<col_major>(&scores, place.dim + SUBGROUPS * SIDE, two, SUM); }
+  if (place.has_two) { subgroupMatrixStore<col_major>(&scores, place.second_at, two, SUM); }
   workgroupBarrier();
   for (var i = lane; i < SIDE * (D16 / 2); i += LANES) {
     let here = i / (D16 / 2);
@@ -335,8 +335,9 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
 
   let share = min(subgroup / ACROSS, SHARES - 1); // of a step's tokens, for the dimensions of one matrix, or two
   let dim = subgroup % ACROSS * SIDE;
+  let second_dim = dim + SUBGROUPS * SIDE;
   let place = Place(
-    subgroup / ACROSS * SIDE * SUM + dim, dim, subgroup / ACROSS < SHARES, BOTH && subgroup + SUBGROUPS < ACROSS,
+    subgroup / ACROSS * SIDE * SUM + dim, second_dim, subgroup / ACROSS < SHARES, BOTH && subgroup + SUBGROUPS < ACROSS,
   );
   let has_lower = HALVES == 2 && first_row + SIDE < end_row; // whether the tile's second matrix has rows
   // Sums of the upper rows and of the lower.
@@ -400,10 +401,10 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     // 3. Their sums of values, by matrices of dimensions.
     if (workgroupUniformLoad(&moved[0]) == step + 1 && step > begin) {
       one = scaled(one, place.at, seat);
-      if (BOTH) { two = scaled(two, dim + SUBGROUPS * SIDE, seat); }
+      if (BOTH) { two = scaled(two, place.second_at, seat); }
     }
     one = weighed(one, first, across, v_0, v_1, v_2, v_3, v_4, v_5, v_6, v_7);
-    if (place.has_two) { two = weighed_two(two, step, dim + SUBGROUPS * SIDE); }
+    if (place.has_two) { two = weighed_two(two, step, second_dim); }
 
     // 4. The same for the lower rows.
     if (has_lower) {
@@ -412,10 +413,10 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
       lower = soften(lower, lane, seen_of(first_row + SIDE + lane / MEMBERS, step, end), step + 2);
       if (workgroupUniformLoad(&moved[0]) == step + 2 && step > begin) {
         lower_one = scaled(lower_one, place.at, seat);
-        if (BOTH) { lower_two = scaled(lower_two, dim + SUBGROUPS * SIDE, seat); }
+        if (BOTH) { lower_two = scaled(lower_two, place.second_at, seat); }
       }
       lower_one = weighed(lower_one, first, across, v_0, v_1, v_2, v_3, v_4, v_5, v_6, v_7);
-      if (place.has_two) { lower_two = weighed_two(lower_two, step, dim + SUBGROUPS * SIDE); }
+      if (place.has_two) { lower_two = weighed_two(lower_two, step, second_dim); }
     }
   }
 

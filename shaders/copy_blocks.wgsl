@@ -4,7 +4,7 @@
 //
 // Workgroup x = a share of a block's units, y = copy.
 
-override LANES: u32 = 64;
+override LANES: u32;
 
 struct Sizes { units: u32 } // of 16 bytes, of a block
 

@@ -160,22 +160,24 @@ export async function createAttention(
       return undefined;
     const step = SUBGROUPS * side;
     const sums = Math.ceil(step / padded) * ((padded > step ? 2 * step : padded) + 4);
-    const bytes = side * (4 * (padded + 8) + 2 * (step + 8) + 4 * Math.max(step + 4, sums) + 20) + 64;
-    if (bytes > workgroupBytes) return undefined;
+    const bytesOf = (halves: number) =>
+      side * (halves * (2 * (padded + 8) + 8) + 2 * (step + 8) + 4 * Math.max(step + 4, sums) + 4) + 64;
+    const most = ([2, 1] as const).find((halves) => bytesOf(halves) <= workgroupBytes);
+    if (!most) return undefined;
     const made = (CAUSAL: 0 | 1, HALVES: 1 | 2) =>
       kernels.tryGet("attend_matrix", {
         heads: [side === 8 ? "matrix_8" : undefined],
         constants: { ...heads, SUBGROUP: unit.subgroup, CAUSAL, ...tailSizes, SUBGROUPS, HALVES },
       });
-    const [few, many, prefill] = await Promise.all([made(0, 1), made(0, 2), made(1, 2)]);
+    const [few, many, prefill] = await Promise.all([made(0, 1), made(0, most), made(1, most)]);
     const attending = (kernel: Kernel, halves: number): Attending => ({ kernel, rows: halves * side });
     return (
       few &&
       many &&
       prefill && {
         few: attending(few, 1),
-        many: attending(many, 2),
-        prefill: attending(prefill, 2),
+        many: attending(many, most),
+        prefill: attending(prefill, most),
         workgroups: MATRIX_SUBGROUPS / SUBGROUPS,
       }
     );

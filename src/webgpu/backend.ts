@@ -20,7 +20,7 @@ export interface Trials {
 /** Rows of a prefill chunk: enough for matrix products to be worth their weights' reading, few enough to let a page breathe. */
 const MAX_ROWS = 256;
 /** Rows of a decode step, and rows whose logits are wanted at a time. */
-const MAX_SAMPLES = 128;
+const MAX_SAMPLES = 128; // whole matrices: steps of fewer are rounded up to them (buffers.ts)
 
 /** A WebGPU backend on a device of its own use; at most `memoryLimit` bytes. Errors: `internal` where a shader is refused, `memory`. */
 export async function createWebGpuBackend(

@@ -3,7 +3,6 @@
 import type { Backend, Shape } from "../backend.ts";
 import { type FurcateError, fail } from "../errors.ts";
 import type { Gpu } from "./gpu.ts";
-import type { Kernel } from "./kernels.ts";
 import { BLOCK_TOKENS, layerBlockBytes } from "./kv-layout.ts";
 
 export interface KvPool
@@ -17,7 +16,7 @@ export interface KvPool
 /** Copies that run at once, at most. */
 const MOST_COPIES = 64;
 const UNIT_BYTES = 16;
-const LANES = 64; // a workgroup of the copying shader
+const LANES = 64; // a workgroup that copies
 
 export async function createKvPool(gpu: Gpu, shape: Shape): Promise<KvPool> {
   const { nLayers } = shape;
@@ -27,7 +26,7 @@ export async function createKvPool(gpu: Gpu, shape: Shape): Promise<KvPool> {
   const layers: GPUBuffer[] = [];
   /** Blocks that every layer has room for. */
   let reserved = 0;
-  const copier: Kernel = await gpu.kernels.get("copy_blocks");
+  const copier = await gpu.kernels.get("copy_blocks", { constants: { LANES } });
   const list = gpu.buffer(MOST_COPIES * 2 * Uint32Array.BYTES_PER_ELEMENT, "copies of blocks");
   /** Blocks that are yet to be copied, from and to. */
   const copies: [from: number, to: number][] = [];

@@ -59,6 +59,7 @@ export function createRecorder(device: GPUDevice, uniforms: (bytes: number) => G
   const pieces: Piece[] = []; // of the commands, one behind the other, as far as they were submitted in this round or the one before
   let nPieces = 0; // submitted in this round
   let rounds = 0; // that are over
+  let works = 0; // of this round, or the last
   // What is to be submitted before them. It comes with few steps and is no part of the commands: those behind would be new for it.
   let aside: GPUCommandEncoder | undefined;
 
@@ -198,6 +199,7 @@ export function createRecorder(device: GPUDevice, uniforms: (bytes: number) => G
       }
     },
     repeat(work, record) {
+      works = recorded > 0 ? works + 1 : 1;
       if (recorded > 0) record();
       else if (begun && isSameWork(begun.work, work)) recorded = begun.commands.length;
       else beginWith(work, record);
@@ -219,18 +221,20 @@ export function createRecorder(device: GPUDevice, uniforms: (bytes: number) => G
     },
     copy,
     runAside(kernel, each, sizes, x, y) {
+      const slot = slotOf(sizes);
+      const groups = each.map((bindings) => groupOf(kernel, bindings, slot.buffer));
       const pass = besides().beginComputePass();
       pass.setPipeline(kernel.pipeline);
-      const slot = slotOf(sizes);
-      for (const bindings of each) {
-        pass.setBindGroup(0, groupOf(kernel, bindings, slot.buffer), [slot.offset]);
+      for (const group of groups) {
+        pass.setBindGroup(0, group, [slot.offset]);
         pass.dispatchWorkgroups(x, y);
       }
       pass.end();
     },
     flush,
     foresee() {
-      if (recorded > 0) return;
+      // Of several forwards that are read from once, as a prompt's are, none comes again.
+      if (recorded > 0 || works > 1) return;
       for (const [i, piece] of pieces.entries()) piece.ready ??= encode(i === 0 ? 0 : pieces[i - 1].end, piece.end);
     },
     forget() {

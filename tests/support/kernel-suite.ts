@@ -679,6 +679,21 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
     await bothWays(found, widened(cases.LARGE_SCORES), exact);
   });
 
+  // Slices of the context are of two steps here. Scores rise by 1 every 2 tokens, by more than sums bear that are not scaled anew.
+  for (const [nHeads, nKvHeads, headDim, samples] of [
+    [4, 1, 128, 5],
+    [9, 3, 64, 2],
+  ] as const)
+    test(`${name}: attention with scores that rise, ${nHeads} heads of ${headDim} dimensions`, async () => {
+      const c = { nHeads, nKvHeads, headDim, context: 2200, decode: [100, ...new Array(samples - 1).fill(1)] };
+      const found = await decodeCase(create, c, (kind, i) => {
+        if (kind === "v") return Math.sin(i);
+        if (i % headDim > 0) return 0;
+        return kind === "q" ? Math.sqrt(headDim) : Math.floor(i / (2 * nKvHeads * headDim));
+      });
+      await bothWays(found, widened(cases.LARGE_SCORES), exact);
+    });
+
   test(`${name}: attention over identical keys is the mean`, async () => {
     const c = { nHeads: 4, nKvHeads: 2, headDim: 20, context: 70, decode: [1, 33, 64] };
     const found = await decodeCase(create, c, (kind, i) =>

@@ -12,7 +12,7 @@ export interface Mutation {
   /** What is wrong then. */
   readonly what: string;
   /** Whether it shows on a device with subgroup matrices alone (8: of 8 × 8); else the device's abilities are left unused. */
-  readonly matrix?: true | 8;
+  readonly matrix?: true | 8 | 16;
   /** Whether it shows where subgroups are used. */
   readonly subgroups?: true;
   /** Whether it shows where products are in 16-bit arithmetic, without subgroup matrices. */
@@ -1167,6 +1167,30 @@ export const MUTATIONS: readonly Mutation[] = [
     what: "the lower rows take the scores of the upper",
     matrix: true,
     tests: MANY,
+  },
+  {
+    shader: "attend_matrix",
+    find: "one = scaled(one, place.at, seat);",
+    replace: "one = scaled(one, dim, seat);",
+    what: "shares that scale their sums share a place",
+    matrix: true,
+    tests: /^prefill in chunks and at once, 20 dimensions, scores/,
+  },
+  {
+    shader: "attend_matrix",
+    find: "if (BOTH) { two = scaled(two, place.second_at, seat); }",
+    replace: "",
+    what: "sums of the second dimensions are not rescaled",
+    matrix: 16,
+    tests: /^prefill in chunks and at once, 144 dimensions/,
+  },
+  {
+    shader: "attend_matrix",
+    find: "if (BOTH) { lower_two = scaled(lower_two, place.second_at, seat); }",
+    replace: "",
+    what: "the lower rows' sums of the second dimensions are not rescaled",
+    matrix: 16,
+    tests: /^prefill in chunks and at once, 144 dimensions/,
   },
   {
     shader: "attend_matrix",
