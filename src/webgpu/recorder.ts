@@ -174,6 +174,7 @@ export function createRecorder(device: GPUDevice, uniforms: (bytes: number) => G
     rounds++;
   }
 
+  /** Takes what is to be submitted before the next commands; the round is over. */
   function besides(): GPUCommandEncoder {
     if (recorded > 0) flush();
     aside ??= device.createCommandEncoder();
