@@ -55,7 +55,7 @@ override OF_LANE: u32 = STEP / MEMBERS; // tokens of each: 2, 4 or 8
 override QUERY: u32 = D16 + 8;
 override WEIGHT: u32 = STEP + 8;
 override SCORE: u32 = STEP + 4;
-override SUM: u32 = select(D16, 2 * STEP, BOTH) + 4;
+override SUM: u32 = select(D16, 2 * STEP, BOTH) + 4; // with two matrices of dimensions a place for all, also those that do not count
 // Words of the batch, as in attend.wgsl.
 const CTX_LEN = 1u;
 const CONTEXT = 5u;

@@ -62,7 +62,7 @@ const CREW: Crew = { LANES: 128, SEATS: 16 };
 const SOFTWARE_CREW: Crew = { LANES: 64, SEATS: 8 };
 const crewOf = ({ isSoftware }: Pick<Gpu, "isSoftware">) => (isSoftware ? SOFTWARE_CREW : CREW);
 
-/** Workgroups of one row tile that fill a large GPU; those by subgroup matrices differ in size. */
+/** Workgroups of one row tile that fill a large GPU; of those by subgroup matrices, which differ in size, their subgroups. */
 const WORKGROUPS = 512;
 const MATRIX_SUBGROUPS = 2048;
 const MAX_SLICES = 16;
@@ -160,6 +160,7 @@ export async function createAttention(
       return undefined;
     const step = SUBGROUPS * side;
     const sums = Math.ceil(step / padded) * ((padded > step ? 2 * step : padded) + 4);
+    /** Of workgroup memory, as the shader declares it. */
     const bytesOf = (halves: number) =>
       side * (halves * (2 * (padded + 8) + 8) + 2 * (step + 8) + 4 * Math.max(step + 4, sums) + 4) + 64;
     const most = ([2, 1] as const).find((halves) => bytesOf(halves) <= workgroupBytes);

@@ -191,7 +191,7 @@ export function createGpu(
     runAside,
     flush,
     write(buffer, byte, data) {
-      // Dispatches may read what is overwritten. Copies of blocks do not, and go on with what comes next.
+      // Dispatches may read what is overwritten. What goes aside does not (kv-pool.ts sees to its list), and goes on with what comes next.
       if (!recorder.allSent) flush();
       device.queue.writeBuffer(buffer, byte, data as Uint8Array<ArrayBuffer>);
     },
