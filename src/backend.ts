@@ -208,7 +208,10 @@ export interface Backend {
   /** The faster attention path for so many samples after a context of so many tokens, and why, for people. */
   choosePath(nSamples: number, ctxLen: number): { readonly path: AttentionPath; readonly reason: string };
 
-  /** The k best tokens of each request's row, with what sampling and log-probabilities need. Rows behind those do not count. */
+  /**
+   * The k best tokens of each request's row, with what sampling and log-probabilities need: until more are asked for, which may take
+   * their place. Rows behind those do not count.
+   */
   candidates(logits: Tensor, requests: readonly Request[], k: number): Promise<Candidates>;
   /** All raw logits of one row, for the rare draw that candidates do not decide. */
   logits(logits: Tensor, row: number): Promise<Float32Array>;

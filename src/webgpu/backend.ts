@@ -102,11 +102,13 @@ export async function createWebGpuBackend(
     choosePath: (nSamples, ctxLen) => choosePath(costs, nSamples, ctxLen),
 
     prepare(batch) {
-      attention.settle();
-      return buffers.prepare(batch, linear.begin(batch.ids.length, batch.tails !== undefined));
+      const prepared = buffers.prepare(batch, linear.begin(batch.ids.length, batch.tails !== undefined));
+      attention.settle(); // behind the writing, to be submitted with the forward
+      return prepared;
     },
     forward(work, batch, operations) {
       gpu.repeat([...work, ...attention.formOf(batch)], operations);
+      gpu.flush();
     },
     linearRopeAppend(x, norm, weights, outs, layer, batch) {
       const append = attention.appending(layer, batch);

@@ -53,6 +53,7 @@ export async function createCandidates(
   let stats = gpu.buffer(needs.stats(maxSamples, vocab), "sums of logits");
   let results = gpu.buffer(needs.results(maxSamples, maxSamples), "candidates");
   let words = new Uint32Array(requests.size / 4);
+  let found = new ArrayBuffer(results.size);
 
   /** The buffer where it is large enough, else a larger one in its place. */
   function atLeast(buffer: GPUBuffer, bytes: number): GPUBuffer {
@@ -106,10 +107,13 @@ export async function createCandidates(
     keys = atLeast(keys, needs.keys(rows, cols));
     stats = atLeast(stats, needs.stats(rows, cols));
     results = atLeast(results, needs.results(rows, nDraws));
-    const shape = [groups(cols), chunks(cols), keysStride(cols)];
-    gpu.run(topKGroups, [buffer, requests, keys, stats], [cols, stride / 4, first, ...shape], chunks(cols), rows);
-    gpu.run(topK, [buffer, requests, keys, stats, results], [cols, stride / 4, first, ...shape, k], rows);
-    const found = await gpu.read(results, 0, (rows * width + 2 * roomOf(nDraws)) * 4);
+    gpu.repeat([topK, buffer, first, rows, cols, k], () => {
+      const sizes = [cols, stride / 4, first, groups(cols), chunks(cols), keysStride(cols)];
+      gpu.run(topKGroups, [buffer, requests, keys, stats], sizes, chunks(cols), rows);
+      gpu.run(topK, [buffer, requests, keys, stats, results], [...sizes, k], rows);
+    });
+    if (results.size > found.byteLength) found = new ArrayBuffer(results.size);
+    await gpu.read(results, 0, (rows * width + 2 * roomOf(nDraws)) * 4, found);
     return unpack(found, of, k, nDraws, rows * width);
   }
 

@@ -7,7 +7,7 @@ import type { Abilities, OpenedDevice } from "./device.ts";
 import { createKernels, type Kernels } from "./kernels.ts";
 import { createRecorder, type Recorder } from "./recorder.ts";
 
-export interface Gpu extends Pick<Recorder, "run" | "repeat" | "copy" | "runAside" | "flush"> {
+export interface Gpu extends Pick<Recorder, "run" | "repeat" | "copy" | "flush"> {
   readonly device: GPUDevice;
   /** Held for as long as this is: see OpenedDevice. */
   readonly owners: readonly unknown[];
@@ -26,10 +26,13 @@ export interface Gpu extends Pick<Recorder, "run" | "repeat" | "copy" | "runAsid
   free(buffer: GPUBuffer): void;
   /** Runs allocations; errors of the device become a rejection: `memory` or `internal`. */
   checked<T>(what: string, allocate: () => T): Promise<T>;
-  /** Writes after all dispatches recorded so far; copies may come later. Whole multiples of 4 bytes. */
+  /** Writes after all that was recorded so far, which is submitted. Whole multiples of 4 bytes. */
   write(buffer: GPUBuffer, byte: number, data: Uint32Array | Uint8Array): void;
-  /** Submits, and gives bytes of a buffer once all of it has run. Errors: `device-lost`, `memory`, `internal`. */
-  read(buffer: GPUBuffer, byte: number, bytes: number): Promise<ArrayBuffer>;
+  /**
+   * Submits, and gives bytes of a buffer once all of it has run: the first ones of `to`, or as many by themselves.
+   * Errors: `device-lost`, `memory`, `internal`.
+   */
+  read(buffer: GPUBuffer, byte: number, bytes: number, to?: ArrayBuffer): Promise<ArrayBuffer>;
   /** Submits, and resolves once all of it has run. Errors: as read. */
   finished(): Promise<void>;
   /** Destroys all buffers, and the device unless it is the user's. */
@@ -97,24 +100,31 @@ export function createGpu(
   }
 
   const recorder = createRecorder(device, (bytes) => newBuffer(bytes, UNIFORM | COPY_DST, "sizes"));
-  const { run, repeat, copy, runAside, flush } = recorder;
+  const { run, repeat, copy, flush } = recorder;
 
   // Buffers that results come back through, free ones by size.
   const staging = new Map<number, GPUBuffer[]>();
-  async function read(buffer: GPUBuffer, byte: number, bytes: number): Promise<ArrayBuffer> {
+  async function read(
+    buffer: GPUBuffer,
+    byte: number,
+    bytes: number,
+    to = new ArrayBuffer(bytes),
+  ): Promise<ArrayBuffer> {
     const size = 2 ** Math.ceil(Math.log2(Math.max(256, bytes)));
     const free = staging.get(size) ?? [];
     staging.set(size, free);
     const through = free.pop() ?? newBuffer(size, MAP_READ | COPY_DST, "results");
-    recorder.copyResults(buffer, byte, through, bytes);
+    copy(buffer, byte, through, 0, bytes);
     flush();
     recorder.foresee();
     const mapped = through.mapAsync(READ, 0, bytes);
-    const early = mappedEarly(through, bytes);
+    const take = () => new Uint8Array(to).set(new Uint8Array(through.getMappedRange(0, bytes)));
+    const early = isMappedEarly(take);
     if (early) mapped.catch(() => {}); // unmapping may cut it off
     try {
       await orFailure(early ? nextTask() : mapped); // errors arrive in tasks of their own
-      return early ?? through.getMappedRange(0, bytes).slice(0);
+      if (!early) take();
+      return to;
     } finally {
       through.unmap();
       free.push(through);
@@ -124,15 +134,16 @@ export function createGpu(
    * Deno's mapAsync returns once the device is done, but its promise resolves 10 ms later: what is mapped is there to be read before.
    * Elsewhere that is refused, as it should be, and not asked for again.
    */
-  function mappedEarly(buffer: GPUBuffer, bytes: number): ArrayBuffer | undefined {
-    if (!isMappedEarly) return;
+  function isMappedEarly(take: () => void): boolean {
+    if (!mapsEarly) return false;
     try {
-      return buffer.getMappedRange(0, bytes).slice(0);
+      take();
     } catch {
-      isMappedEarly = false;
+      mapsEarly = false;
     }
+    return mapsEarly;
   }
-  let isMappedEarly = true;
+  let mapsEarly = true;
 
   /** Waits for the device, and throws what it said meanwhile. A lost device stays lost; other errors are over with the call. */
   async function orFailure(work: Promise<unknown>): Promise<void> {
@@ -188,10 +199,9 @@ export function createGpu(
     run,
     repeat,
     copy,
-    runAside,
     flush,
     write(buffer, byte, data) {
-      // Dispatches may read what is overwritten. What goes aside does not (kv-pool.ts sees to its list), and goes on with what comes next.
+      // What is recorded may read what is overwritten.
       if (!recorder.allSent) flush();
       device.queue.writeBuffer(buffer, byte, data as Uint8Array<ArrayBuffer>);
     },

@@ -49,11 +49,15 @@ export async function createKvPool(gpu: Gpu, shape: Shape): Promise<KvPool> {
 
   function settle(): void {
     if (copies.length === 0) return;
-    gpu.flush(); // what still reads the list
-    gpu.write(list, 0, Uint32Array.from(copies.flat()));
+    // Few numbers of copies, so that most came before: what is copied to itself stays.
+    const count = 2 ** Math.ceil(Math.log2(copies.length));
+    const words = new Uint32Array(2 * count);
+    words.set(copies.flat());
+    gpu.write(list, 0, words);
     const units = bytes / UNIT_BYTES;
-    const bindings = layers.map((layer) => [list, layer]);
-    gpu.runAside(copier, bindings, [units], Math.ceil(units / LANES), copies.length);
+    gpu.repeat([copier, count], () => {
+      for (const layer of layers) gpu.run(copier, [list, layer], [units], Math.ceil(units / LANES), count);
+    });
     copies.length = 0;
   }
 

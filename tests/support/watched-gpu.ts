@@ -118,7 +118,7 @@ function watch(device: GPUDevice): WatchedDevice {
   queue.submit = (commands) => {
     counts.submits++;
     const all = [...commands];
-    if (!fresh.has(all[all.length - 1])) counts.foreseen++;
+    counts.foreseen += all.filter((one) => !fresh.has(one)).length;
     return submit(all);
   };
   const onSubmittedWorkDone = queue.onSubmittedWorkDone.bind(queue);
