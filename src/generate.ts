@@ -110,8 +110,12 @@ export function* generate(
       // Where memory runs short some sit a step out: the first can always go on to its end, and frees its blocks then.
       const running: Branch[] = [];
       const rows: Row[] = [];
+      let takes = false; // a block, any of them
       for (const branch of active) {
-        if (branch.tail.takesBlock && !(yield* makeRoom(branch, active[0]))) continue;
+        if (branch.tail.takesBlock) {
+          if (!(yield* makeRoom(branch, active[0]))) continue;
+          takes = true;
+        }
         running.push(branch);
         rows.push(nextRow(branch));
       }
@@ -124,7 +128,8 @@ export function* generate(
       watch.stepBegins();
       const out = engine.forward.decode(rows, context, tailsOf(running), attention);
       const asked = askFor(out, running);
-      watch.stepRuns(attention, reason, context.blocks.length, running);
+      watch.stepRuns(attention, reason);
+      if (takes) watch.stepHolds(context.blocks.length, running);
       yield* drawAll(asked);
       watch.stepEnds();
       active = grown(active);
@@ -232,13 +237,14 @@ export function* generate(
     const logprobs = options.wantsLogprobs ? describe(tokenizer, id, logprob, top) : undefined;
     if (logprobs) sample.logprobs.push(logprobs);
     const { text, stopped } = sample.text.push(id);
+    const reason = stopped ? "stop" : sample.ids.length >= maxTokens ? "length" : undefined;
+    if (!reason && !listener) return;
     const { index } = sample;
     // Written out: a spread is slow, and this runs for every token.
     const chunk: Chunk = logprobs
       ? { index, text, tokenId: id, logprob, logprobs }
       : { index, text, tokenId: id, logprob };
-    if (stopped) finish(sample, "stop", chunk);
-    else if (sample.ids.length >= maxTokens) finish(sample, "length", chunk);
+    if (reason) finish(sample, reason, chunk);
     else listener?.emit(chunk);
   }
 

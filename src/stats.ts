@@ -32,14 +32,12 @@ export function stopwatch() {
     stepBegins(): void {
       stepBegan = performance.now();
     },
-    /** Of the step that has begun. branches: each row's tail, and the samples that it computes. */
-    stepRuns(
-      path: AttentionPath,
-      reason: string,
-      contextBlocks: number,
-      branches: readonly { tail: Tail; samples: readonly unknown[] }[],
-    ): void {
+    /** Of the step that has begun. */
+    stepRuns(path: AttentionPath, reason: string): void {
       reasons.set(path, reason);
+    },
+    /** What is held where a step's rows have taken blocks: each row's tail, and the samples that it computes. */
+    stepHolds(contextBlocks: number, branches: readonly { tail: Tail; samples: readonly unknown[] }[]): void {
       const held = new Set<number>();
       let copies = 0;
       for (const { tail, samples } of branches) {
