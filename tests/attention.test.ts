@@ -116,7 +116,7 @@ for (const device of devices) {
         context: batch.context,
         tails: { blocks: batch.tails!.blocks.slice(0, rows), lengths: batch.tails!.lengths.slice(0, rows) },
       };
-      const tiles = Math.ceil((4 * rows) / contextRows(rig.shape, rows, rig.gpu));
+      const tiles = Math.ceil((4 * rows) / contextRows(rig.shape, rows, 320, rig.gpu));
       const queries = rig.tensor(rows, 160, q.subarray(0, rows * 160));
       const two = await counted(() => twoParts(rig, queries, some));
       assert.is(two, shape.nKvHeads * (tiles * units(320) + rows * units(8)), `${rows} samples, two-part`);

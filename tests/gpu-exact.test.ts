@@ -10,7 +10,7 @@ import { generate as stepsOf } from "../src/generate.ts";
 import { type Choice, type GenerateOptions, load } from "../src/index.ts";
 import { resolveOptions } from "../src/options.ts";
 import { createQueue } from "../src/queue.ts";
-import type { Trials } from "../src/webgpu/backend.ts";
+import type { Trials } from "../src/webgpu/kernels.ts";
 import { webGpuBackend } from "./support/backends.ts";
 import { engineOn } from "./support/engine.ts";
 import { gpuFor, thorough } from "./support/gpu.ts";

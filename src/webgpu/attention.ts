@@ -4,7 +4,7 @@
 import type { Backend, PreparedBatch, Shape, States, Tensor } from "../backend.ts";
 import { type GpuBatch, type GpuTensor, placeOf } from "./buffers.ts";
 import type { Gpu } from "./gpu.ts";
-import type { Constants, Kernel, KernelOptions } from "./kernels.ts";
+import type { Constants, Kernel, KernelOptions, Trials } from "./kernels.ts";
 import { paddedHeadDim } from "./kv-layout.ts";
 import { createKvPool, type KvPool } from "./kv-pool.ts";
 import type { Ending } from "./linear.ts";
@@ -65,6 +65,8 @@ const crewOf = ({ isSoftware }: Pick<Gpu, "isSoftware">) => (isSoftware ? SOFTWA
 /** Workgroups of one row tile that fill a large GPU; of those by subgroup matrices, which differ in size, their subgroups. */
 const WORKGROUPS = 512;
 const MATRIX_SUBGROUPS = 2048;
+/** So many bytes of K and V from caches take no longer than another dispatch. */
+const FREE_BYTES = 2 ** 24;
 const MAX_SLICES = 16;
 /** However many tiles of rows go through a context: longer slices are no faster. */
 const LEAST_SLICES = 4;
@@ -74,25 +76,40 @@ const TAIL_PARTS = 8;
 /** Samples that are attended to by themselves at a time. */
 const ALONE_ROWS = 32;
 
-/** Rows (samples · query heads of a KV head) that share each load of K and V in attendContext: so many a tile. */
-export function contextRows(shape: Shape, samples: number, gpu: Pick<Gpu, "limits" | "isSoftware">): number {
-  const all = samples * (shape.nHeads / shape.nKvHeads);
+type Device = Pick<Gpu, "limits" | "isSoftware">;
+
+/** Rows of a tile that has none but a sample's own. */
+function ownRows(shape: Shape, gpu: Device): number {
+  const group = shape.nHeads / shape.nKvHeads;
+  return group === 1 ? 1 : 4 * Math.min(mostVectors(shape, gpu), 2 ** Math.ceil(Math.log2(Math.ceil(group / 4))));
+}
+
+/**
+ * Rows (samples · query heads of a KV head) that share each load of a context's K and V in attendContext: so many a tile. Of little
+ * context no more than of a tail: one kernel does both then.
+ */
+export function contextRows(shape: Shape, samples: number, ctxLen: number, gpu: Device): number {
+  const { nHeads, nKvHeads } = shape;
+  const all = samples * (nHeads / nKvHeads);
+  const own = ownRows(shape, gpu);
+  const bytes = Math.ceil(all / own) * ctxLen * nKvHeads * paddedHeadDim(shape) * 4;
+  if (bytes <= FREE_BYTES && !gpu.isSoftware) return own;
   return all === 1 ? 1 : all <= 4 ? 4 : 4 * mostVectors(shape, gpu);
 }
 
 /** Vectors of four rows whose queries and weights fit in workgroup memory. */
-function mostVectors(shape: Shape, gpu: Pick<Gpu, "limits" | "isSoftware">): number {
+function mostVectors(shape: Shape, gpu: Device): number {
   const { LANES, SEATS } = crewOf(gpu);
   const bytes = 16 * (paddedHeadDim(shape) + LANES + SEATS + 1);
   return Math.max(1, 2 ** Math.floor(Math.log2(Math.min(4, gpu.limits.maxComputeWorkgroupStorageSize / bytes))));
 }
 
-/** maxSamples: of a decode step. kernelClass: which kernel decodes whatever the number of rows; otherwise it goes by that. */
+/** maxSamples: of a decode step. */
 export async function createAttention(
   gpu: Gpu,
   shape: Shape,
   maxSamples: number,
-  kernelClass?: "few" | "many",
+  { kernelClass, asLarge }: Trials = {},
 ): Promise<Family> {
   const { nHeads, nKvHeads, headDim, ropeDim } = shape;
   const group = nHeads / nKvHeads;
@@ -104,7 +121,6 @@ export async function createAttention(
   const tailSizes = { TAIL_PARTS, TAIL_SLICE: LEAST_SLICE };
   const workgroupBytes = limits.maxComputeWorkgroupStorageSize;
   const wide = mostVectors(shape, gpu);
-  const ownVectors = Math.min(wide, 2 ** Math.ceil(Math.log2(Math.ceil(group / 4))));
   const plain = crewOf(gpu);
   let crew = subgroupCrew();
   /** For kernels of tiles of so many rows. */
@@ -113,7 +129,6 @@ export async function createAttention(
     heads: [rows === 1 ? "rows_1" : undefined, crew === plain ? undefined : "seats_subgroup"],
   });
   if (!(await kernels.tryGet("attend", tileOf(4 * wide, 1)))) crew = plain;
-  const ownRows = group === 1 ? 1 : 4 * ownVectors;
   const matrix = await matrixKernels();
   /** Whether results can be written as the 16-bit tiles that products read. */
   const canTile = gpu.abilities.matrix !== undefined && headDim % 2 === 0 && (nHeads * headDim) % 16 === 0;
@@ -126,7 +141,7 @@ export async function createAttention(
       constants: { ...heads, ROPE_DIM: ropeDim, HALVES: Number(shape.ropePairs === "halves") },
     }),
     kernels.get("attend", tileOf(4 * wide, 1)),
-    kernels.get("attend", tileOf(ownRows, 0)),
+    kernels.get("attend", tileOf(ownRows(shape, gpu), 0)),
     merging(0),
     canTile ? merging(1) : undefined,
   ]);
@@ -134,9 +149,9 @@ export async function createAttention(
   const unused = gpu.buffer(16, "attention states");
   const prefill: Attending = { kernel: prefillKernel, rows: 4 * wide };
   /** Each sample's rows by themselves. */
-  const own: Attending = { kernel: ownKernel, rows: ownRows };
+  const own: Attending = { kernel: ownKernel, rows: ownRows(shape, gpu) };
   /** All samples' rows, by rows of a tile; compiled when first used. */
-  const shared = new Map<number, Attending>([[ownRows, own]]);
+  const shared = new Map<number, Attending>([[own.rows, own]]);
 
   /** A crew whose seats exchange by subgroup, where subgroups are large enough. */
   function subgroupCrew(): Crew {
@@ -218,18 +233,19 @@ export async function createAttention(
   }
   let alone: GpuStates | undefined;
 
-  /** What computes the context part of so many samples. Where it is made for a sample's own rows too, it does the tails as well. */
-  function contextKernel(samples: number): Attending {
+  /** What computes the context part. Where it is made for a sample's own rows too, it does the tails as well. */
+  function contextKernel({ rows: samples, ctxLen }: GpuBatch): Attending {
     if (matrix && kernelClass !== "few")
       return samples * group <= matrix.few.rows && !kernelClass ? matrix.few : matrix.many;
-    const rows = contextRows(shape, kernelClass === "few" ? 0 : samples, gpu);
+    const length = kernelClass || asLarge ? Infinity : ctxLen;
+    const rows = contextRows(shape, kernelClass === "few" ? 0 : samples, length, gpu);
     const found = shared.get(rows) ?? { kernel: kernels.now("attend", tileOf(rows, 0)), rows };
     shared.set(rows, found);
     return found;
   }
   /** Tiles of all samples' rows, the context's slices for them, and where and how many the tails' parts are. */
   function cutOf(batch: GpuBatch) {
-    const tiles = Math.ceil((batch.rows * group) / contextKernel(batch.rows).rows);
+    const tiles = Math.ceil((batch.rows * group) / contextKernel(batch).rows);
     const slices = slicesOf(batch.ctxLen, tiles);
     return { tiles, slices, tails: { firstOwn: slices.slices, ownParts: tailParts(batch) } };
   }
@@ -278,9 +294,11 @@ export async function createAttention(
     states,
     formOf(batch: PreparedBatch) {
       const { rows, decoding, tiles, ctxLen } = batch as GpuBatch;
-      // Slices are of whole blocks.
-      const ctxBlocks = Math.ceil(ctxLen / pool.blockTokens);
-      return [rows, decoding, tiles, ...(decoding ? [ctxBlocks, tailParts(batch as GpuBatch)] : [])];
+      if (!decoding) return [rows, tiles];
+      const cut = cutOf(batch as GpuBatch);
+      const alone = slicesOf(ctxLen); // in one part they are as for one tile of rows
+      const slices = [cut.slices.slice, cut.slices.slices, alone.slice, alone.slices];
+      return [rows, tiles, tailParts(batch as GpuBatch), cut.tiles, ...slices];
     },
     scratchBytes: () => parts * (maxSamples + ALONE_ROWS) * (stateBytes + nHeads * 4),
 
@@ -309,14 +327,14 @@ export async function createAttention(
     },
     attendContext(q: Tensor, layer: number, batch: PreparedBatch, states: States) {
       const prepared = batch as GpuBatch;
-      const by = contextKernel(prepared.rows);
+      const by = contextKernel(prepared);
       const { slices, tiles, tails } = cutOf(prepared);
       const parts = { tiles, ...(doesTails(by) ? tails : {}) };
       attend(by, q as GpuTensor, layer, prepared, states as GpuStates, slices, parts);
     },
     attendDecode(q: Tensor, layer: number, batch: PreparedBatch, states: States) {
       const prepared = batch as GpuBatch;
-      if (doesTails(contextKernel(prepared.rows))) return;
+      if (doesTails(contextKernel(prepared))) return;
       const { slices, tails } = cutOf(prepared);
       attend(own, q as GpuTensor, layer, prepared, states as GpuStates, slices, tails);
     },

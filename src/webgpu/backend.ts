@@ -7,15 +7,10 @@ import { createBuffers, type GpuTensor, placeOf } from "./buffers.ts";
 import { createCandidates } from "./candidates.ts";
 import type { OpenedDevice } from "./device.ts";
 import { createGpu, floatBits } from "./gpu.ts";
+import type { Trials } from "./kernels.ts";
 import { createLinear } from "./linear.ts";
 import { RECORDING_BYTES } from "./recorder.ts";
 import { choosePath, costsOn } from "./switch.ts";
-
-/** What tests fix: kernels for few or for many rows whatever their number; other shaders. */
-export interface Trials {
-  readonly kernelClass?: "few" | "many";
-  readonly texts?: Readonly<Record<string, string>>;
-}
 
 /** Rows of a prefill chunk: enough for matrix products to be worth their weights' reading, few enough to let a page breathe. */
 const MAX_ROWS = 256;
@@ -27,10 +22,10 @@ export async function createWebGpuBackend(
   opened: OpenedDevice,
   shape: Shape,
   memoryLimit = Infinity,
-  { kernelClass, texts }: Trials = {},
+  trials: Trials = {},
 ): Promise<Backend> {
   const { dim, hiddenDim, nHeads, nKvHeads, headDim, ropeDim, vocab } = shape;
-  const gpu = createGpu(opened, memoryLimit, texts);
+  const gpu = createGpu(opened, memoryLimit, trials.texts);
   const { kernels } = gpu;
   const made = [
     (async () => createBuffers(gpu))(),
@@ -45,9 +40,9 @@ export async function createWebGpuBackend(
         hiddenDim,
         norms: 2 * shape.nLayers,
       },
-      kernelClass,
+      trials,
     ),
-    createAttention(gpu, shape, MAX_SAMPLES, kernelClass),
+    createAttention(gpu, shape, MAX_SAMPLES, trials),
     createCandidates(gpu, shape.vocab, MAX_SAMPLES),
   ] as const;
   const [buffers, rmsNorm, addBias, linear, attention, candidates] = await Promise.all(made).catch(async (error) => {
@@ -56,7 +51,7 @@ export async function createWebGpuBackend(
     throw error;
   });
   // Where the GPU is a program, measuring takes longer than it could ever save.
-  const costs = opened.isSoftware || texts ? undefined : await costsOn(opened, shape);
+  const costs = opened.isSoftware || trials.texts ? undefined : await costsOn(opened, shape);
   const LANES = 64;
 
   return {

@@ -13,6 +13,13 @@ export interface KernelOptions {
   readonly heads?: readonly (string | undefined)[];
 }
 
+/** What tests fix: kernels for few or for many rows whatever their number; those of large models whatever its sizes; other shaders. */
+export interface Trials {
+  readonly kernelClass?: "few" | "many";
+  readonly asLarge?: boolean;
+  readonly texts?: Readonly<Record<string, string>>;
+}
+
 export interface Kernel {
   readonly name: string;
   readonly pipeline: GPUComputePipeline;

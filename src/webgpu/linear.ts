@@ -7,7 +7,7 @@ import { GGML_TYPES } from "../formats/gguf.ts";
 import { type GpuBatch, type GpuTensor, placeOf, strideOf } from "./buffers.ts";
 import type { MatrixUnit } from "./device.ts";
 import { floatBits, type Gpu } from "./gpu.ts";
-import type { Constants, Kernel } from "./kernels.ts";
+import type { Constants, Kernel, Trials } from "./kernels.ts";
 import { layoutOf, PANEL, panelUnits, tilesOf, UNIT_BYTES, type WeightLayout } from "./layout.ts";
 import { matrixTile } from "./matrix-tile.ts";
 
@@ -79,6 +79,11 @@ interface Tiling {
   readonly few: readonly FewTile[];
   /** Most samples that `few` computes where there are subgroup matrices. */
   readonly mostFewRows: number;
+  /**
+   * Where there are none, multiplications of a square product of the model's width that are over before another dispatch has begun:
+   * `few` computes samples up to there.
+   */
+  readonly easy: number;
   /** Of a workgroup of `few`. */
   readonly lanes: 64 | 256;
 }
@@ -91,12 +96,14 @@ const TILING: Tiling = {
     { rows: 8, wide: [128, Infinity], busyShares: 1024 },
   ],
   mostFewRows: 4,
+  easy: 2 ** 24,
   lanes: 256,
 };
 /** Where the GPU is a program, to begin a lane takes longer than its work. */
 const SOFTWARE_TILING: Tiling = {
   ...TILING,
   few: TILING.few.map((tile) => ({ ...tile, wide: tile.rows === 1 ? tile.wide : [5, 5], busyShares: 32 })),
+  easy: 0,
   lanes: 64,
 };
 
@@ -135,7 +142,7 @@ interface Begun {
 export async function createLinear(
   gpu: Gpu,
   { maxRows, maxSamples, widest, hiddenDim, norms }: LinearSizes,
-  kernelClass: "few" | "many" | undefined,
+  { kernelClass, asLarge }: Trials,
 ): Promise<Linear> {
   const { kernels, limits } = gpu;
   const tiling = gpu.isSoftware ? SOFTWARE_TILING : TILING;
@@ -474,7 +481,8 @@ export async function createLinear(
     upload,
     begin(rows, decoding) {
       prompt = !decoding;
-      const mostFew = unit ? tiling.mostFewRows : tiling.few[tiling.few.length - 1].rows;
+      const easy = asLarge ? 0 : Math.floor(tiling.easy / widest ** 2);
+      const mostFew = unit ? tiling.mostFewRows : Math.max(easy, tiling.few[tiling.few.length - 1].rows);
       const few = kernelClass ? kernelClass === "few" : decoding && rows <= mostFew;
       usual = few ? "few" : unit ? "matrix" : "many";
       [summed, begun] = [undefined, undefined];

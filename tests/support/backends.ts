@@ -7,8 +7,9 @@ import { createCpuBackend } from "../../src/cpu/backend.ts";
 import { FurcateError } from "../../src/errors.ts";
 import type { GgmlType } from "../../src/formats/gguf.ts";
 import { newCpuModule } from "../../src/wasm.ts";
-import { createWebGpuBackend, type Trials } from "../../src/webgpu/backend.ts";
+import { createWebGpuBackend } from "../../src/webgpu/backend.ts";
 import type { OpenedDevice } from "../../src/webgpu/device.ts";
+import type { Trials } from "../../src/webgpu/kernels.ts";
 
 export interface BackendUnderTest {
   readonly name: string;
@@ -53,7 +54,10 @@ export function webGpuBackend(opened: OpenedDevice): BackendUnderTest {
     exact: false,
     halves: opened.abilities.matrix ? HALVES : opened.abilities.f16 ? HALF_SUMS : undefined,
     create: (shape, memoryLimit, trials) =>
-      createWebGpuBackend({ ...opened, isUsers: true }, { ...SHAPE, ...shape }, memoryLimit, trials),
+      createWebGpuBackend({ ...opened, isUsers: true }, { ...SHAPE, ...shape }, memoryLimit, {
+        asLarge: true,
+        ...trials,
+      }),
   };
 }
 

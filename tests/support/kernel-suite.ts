@@ -731,8 +731,8 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
       const [q, k, v] = [nHeads, nKvHeads, nKvHeads].map((heads) => halves(normals(random, tokens * heads * headDim)));
       if (c.rising) {
         // Whole numbers along one dimension, so that scores are exact: they rise by 1 every 4 tokens, in all by more than sums bear
-        // that are not scaled anew.
-        for (const [i] of q.entries()) q[i] = i % headDim === 0 ? Math.sqrt(headDim) : 0;
+        // that are not scaled anew. Every other query's stay the same: its sums are scaled by 1, and all tokens count in them.
+        for (const [i] of q.entries()) q[i] = i % (2 * headDim) === 0 ? Math.sqrt(headDim) : 0;
         for (const [i] of k.entries()) k[i] = i % headDim === 0 ? Math.floor(i / (4 * nKvHeads * headDim)) : 0;
       }
       const [keys, values] = [k, v].map((x) => byHead(x, nKvHeads, headDim));
