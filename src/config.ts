@@ -139,16 +139,17 @@ export function rotaryTurns(speeds: Float64Array, positions: ArrayLike<number>):
   const pairs = speeds.length;
   const ropeDim = 2 * pairs;
   const turns = new Float32Array(positions.length * ropeDim);
-  for (let row = 0; row < positions.length; row++) {
-    // Samples of a step mostly share their position.
-    if (row > 0 && positions[row] === positions[row - 1]) {
-      turns.copyWithin(row * ropeDim, (row - 1) * ropeDim, row * ropeDim);
-      continue;
-    }
+  for (let row = 0, end = 1; row < positions.length; row = end++) {
     for (let i = 0; i < pairs; i++) {
       const angle = positions[row] * speeds[i];
       turns[row * ropeDim + 2 * i] = Math.cos(angle);
       turns[row * ropeDim + 2 * i + 1] = Math.sin(angle);
+    }
+    // Samples of a step mostly share their position.
+    while (end < positions.length && positions[end] === positions[row]) end++;
+    for (let filled = 1; filled < end - row; filled *= 2) {
+      const from = row * ropeDim;
+      turns.copyWithin(from + filled * ropeDim, from, Math.min(from + filled * ropeDim, (end - filled) * ropeDim));
     }
   }
   return turns;

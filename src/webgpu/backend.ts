@@ -1,5 +1,5 @@
-// The WebGPU backend: the contract's operations as dispatches of shaders, recorded in order. A forward is submitted when it
-// is recorded, all else when results are awaited. Puts the families together; computes nothing itself. Never imports the CPU backend.
+// The WebGPU backend: the contract's operations as dispatches of shaders, recorded in order, and submitted when results are awaited; the
+// beginning of a long forward at once. Puts the families together; computes nothing itself. Never imports the CPU backend.
 
 import type { Backend, Shape } from "../backend.ts";
 import { createAttention } from "./attention.ts";
@@ -103,7 +103,6 @@ export async function createWebGpuBackend(
     },
     forward(work, batch, operations) {
       gpu.repeat([...work, ...attention.formOf(batch)], operations);
-      gpu.flush();
     },
     linearRopeAppend(x, norm, weights, outs, layer, batch) {
       const append = attention.appending(layer, batch);

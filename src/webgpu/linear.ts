@@ -79,10 +79,7 @@ interface Tiling {
   readonly few: readonly FewTile[];
   /** Most samples that `few` computes where there are subgroup matrices. */
   readonly mostFewRows: number;
-  /**
-   * Where there are none, multiplications of a square product of the model's width that are over before another dispatch has begun:
-   * `few` computes samples up to there.
-   */
+  /** Multiplications of a square product of the model's width that are over before another dispatch begins: `few` computes up to there. */
   readonly easy: number;
   /** Of a workgroup of `few`. */
   readonly lanes: 64 | 256;
@@ -482,7 +479,7 @@ export async function createLinear(
     begin(rows, decoding) {
       prompt = !decoding;
       const easy = asLarge ? 0 : Math.floor(tiling.easy / widest ** 2);
-      const mostFew = unit ? tiling.mostFewRows : Math.max(easy, tiling.few[tiling.few.length - 1].rows);
+      const mostFew = Math.max(easy, unit ? tiling.mostFewRows : tiling.few[tiling.few.length - 1].rows);
       const few = kernelClass ? kernelClass === "few" : decoding && rows <= mostFew;
       usual = few ? "few" : unit ? "matrix" : "many";
       [summed, begun] = [undefined, undefined];
