@@ -17,7 +17,7 @@ export interface WatchedDevice {
   /** Most bytes written to the queue that it had not worked off yet. */
   readonly mostWritten: number;
   readonly submits: number;
-  /** Of these, those whose last commands were encoded before anything was written for them: while the submit before was at work. */
+  /** Command buffers among them that were encoded before anything was written for them: while what came before was at work. */
   readonly foreseen: number;
   readonly maps: number;
 }
