@@ -134,11 +134,10 @@ export function rotarySpeeds(config: ModelConfig, divisors: Float32Array | undef
   return speeds;
 }
 
-/** Cosine and sine of the rotary angles of each position: (positions, speeds, 2). */
-export function rotaryTurns(speeds: Float64Array, positions: ArrayLike<number>): Float32Array {
+/** Cosine and sine of the rotary angles of each position, as (positions, speeds, 2) into `turns`. */
+export function rotaryTurns(speeds: Float64Array, positions: ArrayLike<number>, turns: Float32Array): void {
   const pairs = speeds.length;
   const ropeDim = 2 * pairs;
-  const turns = new Float32Array(positions.length * ropeDim);
   for (let row = 0, end = 1; row < positions.length; row = end++) {
     for (let i = 0; i < pairs; i++) {
       const angle = positions[row] * speeds[i];
@@ -152,7 +151,6 @@ export function rotaryTurns(speeds: Float64Array, positions: ArrayLike<number>):
       turns.copyWithin(from + filled * ropeDim, from, Math.min(from + filled * ropeDim, (end - filled) * ropeDim));
     }
   }
-  return turns;
 }
 
 function describe(value: unknown): string {

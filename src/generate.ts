@@ -78,6 +78,7 @@ export function* generate(
     logprobSum: 0,
     drawn: 0,
   }));
+  const tailLengths = new Uint32Array(backend.maxSamples); // of a step's rows
   let maxTokens = 0;
   let active: Branch[] = [];
   try {
@@ -297,7 +298,7 @@ export function* generate(
   }
 
   function tailsOf(branches: readonly Branch[]): NonNullable<Batch["tails"]> {
-    const lengths = new Uint32Array(branches.length);
+    const lengths = tailLengths.subarray(0, branches.length);
     const blocks = branches.map(({ tail }, row) => {
       lengths[row] = tail.length;
       return tail.blocks();

@@ -43,6 +43,11 @@ export function createForward(backend: Backend, config: ModelConfig, weights: We
   const logits = backend.tensor(maxSamples, vocab);
   const states: States = backend.states(maxSamples);
   const speeds = rotarySpeeds(config, weights.ropeDivisors);
+  // Of a batch; filled anew for each, since all together they take longer to be made than to be filled.
+  const positions = new Uint32Array(maxRows);
+  const ids = new Uint32Array(maxRows);
+  const slots = new Uint32Array(2 * maxRows);
+  const turns = new Float32Array(2 * speeds.length * maxRows);
 
   type Attend = (q: Tensor, layer: number, batch: PreparedBatch, out: Tensor) => void;
 
@@ -97,17 +102,22 @@ export function createForward(backend: Backend, config: ModelConfig, weights: We
   }
 
   function batchOf(rows: readonly Row[], context: Batch["context"], tails?: Batch["tails"]): Batch {
-    const ids = new Uint32Array(rows.length);
-    const slots = new Uint32Array(2 * rows.length);
-    const positions = new Uint32Array(rows.length);
-    for (let row = 0; row < rows.length; row++) {
+    const count = rows.length;
+    for (let row = 0; row < count; row++) {
       const { id, position, block, place } = rows[row];
       ids[row] = id;
       positions[row] = position;
       slots[2 * row] = block;
       slots[2 * row + 1] = place;
     }
-    return { ids, turns: rotaryTurns(speeds, positions), slots, context, tails };
+    rotaryTurns(speeds, positions.subarray(0, count), turns);
+    return {
+      ids: ids.subarray(0, count),
+      turns: turns.subarray(0, 2 * speeds.length * count),
+      slots: slots.subarray(0, 2 * count),
+      context,
+      tails,
+    };
   }
 
   return {

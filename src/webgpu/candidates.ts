@@ -53,7 +53,9 @@ export async function createCandidates(
   let stats = gpu.buffer(needs.stats(maxSamples, vocab), "sums of logits");
   let results = gpu.buffer(needs.results(maxSamples, maxSamples), "candidates");
   let words = new Uint32Array(requests.size / 4);
+  // What was found is there until more is.
   let found = new ArrayBuffer(results.size);
+  let sums = sumsOf(maxSamples);
 
   /** The buffer where it is large enough, else a larger one in its place. */
   function atLeast(buffer: GPUBuffer, bytes: number): GPUBuffer {
@@ -114,7 +116,8 @@ export async function createCandidates(
     });
     if (results.size > found.byteLength) found = new ArrayBuffer(results.size);
     await gpu.read(results, 0, (rows * width + 2 * roomOf(nDraws)) * 4, found);
-    return unpack(found, of, k, nDraws, rows * width);
+    if (rows > sums.rawLse.length) sums = sumsOf(rows);
+    return unpack(found, of, k, nDraws, rows * width, sums);
   }
 
   /** The first rows of a tensor. */
@@ -171,14 +174,25 @@ function lanesOf({ isSoftware, limits }: Gpu): number {
 
 const drawsOf = (of: readonly Request[]) => of.reduce((sum, { uniforms }) => sum + (uniforms?.length ?? 0), 0);
 
+const sumsOf = (rows: number) => ({
+  rawLse: new Float64Array(rows),
+  adjustedLse: new Float64Array(rows),
+  target: new Float32Array(rows),
+});
+
 /** drawn: as in writeRequests. Errors: `format` where a row has logits that are not numbers, or no possible token. */
-function unpack(results: ArrayBuffer, of: readonly Request[], k: number, nDraws: number, drawn: number): Candidates {
+function unpack(
+  results: ArrayBuffer,
+  of: readonly Request[],
+  k: number,
+  nDraws: number,
+  drawn: number,
+  sums: ReturnType<typeof sumsOf>,
+): Candidates {
   const rows = of.length;
   const words = new Uint32Array(results);
   const floats = new Float32Array(results);
-  const rawLse = new Float64Array(rows);
-  const adjustedLse = new Float64Array(rows);
-  const target = new Float32Array(rows);
+  const { rawLse, adjustedLse, target } = sums;
   const stride = HEAD + 3 * k;
   for (let row = 0; row < rows; row++) {
     const at = row * stride;
@@ -186,8 +200,8 @@ function unpack(results: ArrayBuffer, of: readonly Request[], k: number, nDraws:
     checkBest(words[at]);
     checkBest(words[at + 2]);
     rawLse[row] = logitOf(words[at]) + Math.log(floats[at + 1]);
-    if (inverseTemperature > 0)
-      adjustedLse[row] = logitOf(words[at + 2]) * inverseTemperature + Math.log(floats[at + 3]);
+    adjustedLse[row] =
+      inverseTemperature > 0 ? logitOf(words[at + 2]) * inverseTemperature + Math.log(floats[at + 3]) : 0;
     target[row] = floats[at + 4];
   }
   return {
@@ -196,9 +210,9 @@ function unpack(results: ArrayBuffer, of: readonly Request[], k: number, nDraws:
     ids: words.subarray(HEAD, rows * stride),
     adjusted: floats.subarray(HEAD + k, rows * stride),
     raw: floats.subarray(HEAD + 2 * k, rows * stride),
-    rawLse,
-    adjustedLse,
-    target,
+    rawLse: rawLse.subarray(0, rows),
+    adjustedLse: adjustedLse.subarray(0, rows),
+    target: target.subarray(0, rows),
     beyond: { ids: new Int32Array(results, drawn * 4, nDraws), raw: floats.subarray(drawn + roomOf(nDraws)) },
   };
 }
