@@ -164,7 +164,7 @@ export interface Backend {
   prepare(batch: Batch): PreparedBatch;
   /**
    * Runs all operations of a forward on the batch that was just prepared. `work` says which they are, with all that they name but the
-   * batch: where the forward before was the same work on a batch of the same form, a backend may do what it did then without asking.
+   * batch: where a forward before was the same work on a batch of the same form, a backend may do what it did then without asking.
    */
   forward(work: readonly unknown[], batch: PreparedBatch, operations: () => void): void;
 

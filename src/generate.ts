@@ -101,6 +101,7 @@ export function* generate(
 
     const context = { blocks: path.blocks(), length: promptIds.length };
     const waiting = samples.filter((sample) => !sample.finishReason);
+    let satOut = false; // a branch, the step before
     while (waiting.length + active.length > 0) {
       yield* breathe(engine, signal);
       if (endStopped()) active = grown(active);
@@ -130,7 +131,9 @@ export function* generate(
       const out = engine.forward.decode(rows, context, tailsOf(running), attention);
       const asked = askFor(out, running);
       watch.stepRuns(attention, reason);
-      if (takes) watch.stepHolds(context.blocks.length, running);
+      // One that comes back may find that it needs no block after all.
+      if (takes || satOut) watch.stepHolds(context.blocks.length, running);
+      satOut = running.length < active.length;
       yield* drawAll(asked);
       watch.stepEnds();
       active = grown(active);

@@ -5,88 +5,16 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import type { Kernel } from "../src/webgpu/kernels.ts";
 import { createRecorder, type Recorder } from "../src/webgpu/recorder.ts";
+import { type NotedBuffer, notingDevice } from "./support/noting-device.ts";
 import { newRandom, type Random } from "./support/random.ts";
-
-interface NotedBuffer {
-  readonly name: string;
-  destroyed: boolean;
-}
-interface Noted {
-  readonly text: string;
-  readonly buffers: readonly NotedBuffer[];
-}
-
-/** A device that notes commands as they are submitted. Errors: where buffers are destroyed by then, or commands come twice. */
-function notingDevice() {
-  const log: string[] = [];
-  const counts = { encodedAhead: 0, submits: 0, ahead: false };
-  const uniforms = new Map<string, string>();
-  let buffers = 0;
-  const device = {
-    limits: { minUniformBufferOffsetAlignment: 256 },
-    createBindGroup: ({ entries }: { entries: { resource: { buffer: NotedBuffer } }[] }) =>
-      entries.map(({ resource }) => resource.buffer),
-    createCommandEncoder() {
-      const commands: Noted[] = [];
-      return {
-        copyBufferToBuffer(from: NotedBuffer, fromByte: number, to: NotedBuffer, toByte: number, bytes: number) {
-          commands.push({
-            text: `copy ${from.name} ${fromByte} ${to.name} ${toByte} ${bytes}`,
-            buffers: [from, to],
-          });
-        },
-        beginComputePass() {
-          let pipeline = "";
-          let [sizes, ...bound]: NotedBuffer[] = [];
-          let offset = 0;
-          return {
-            setPipeline(next: string) {
-              pipeline = next;
-            },
-            setBindGroup(_: number, group: NotedBuffer[], [at]: number[]) {
-              [sizes, ...bound] = group;
-              offset = at;
-            },
-            dispatchWorkgroups(x: number) {
-              const names = bound.map(({ name }) => name).join();
-              const words = uniforms.get(`${sizes.name} ${offset}`);
-              commands.push({ text: `${pipeline} ${names} ${words} ${x}`, buffers: bound });
-            },
-            end() {},
-          };
-        },
-        finish() {
-          return { commands, used: false, ahead: counts.ahead };
-        },
-      };
-    },
-    queue: {
-      submit(all: { commands: Noted[]; used: boolean; ahead: boolean }[]) {
-        counts.submits++;
-        for (const buffer of all) {
-          assert.is(buffer.used, false, "commands are submitted once");
-          buffer.used = true;
-          if (buffer.ahead) counts.encodedAhead++;
-          for (const { text, buffers } of buffer.commands) {
-            assert.is(buffers.find(({ destroyed }) => destroyed)?.name, undefined, `${text}: a buffer that is gone`);
-            log.push(text);
-          }
-        }
-      },
-      writeBuffer(buffer: NotedBuffer, offset: number, words: Uint32Array) {
-        uniforms.set(`${buffer.name} ${offset}`, words.join("/"));
-      },
-    },
-  };
-  const newBuffer = (): NotedBuffer => ({ name: `b${buffers++}`, destroyed: false });
-  return { device: device as unknown as GPUDevice, log, counts, newBuffer };
-}
 
 type Dispatch = readonly [kernel: number, from: number, to: number, sizes: number, x: number];
 
 /** Random rounds: steps as calls make them, now and then cut short, mixed up, or with a buffer that goes. */
 function trial(random: Random, breaks: boolean) {
-  const { device, log, counts, newBuffer } = notingDevice();
+  const { device, log, counts } = notingDevice();
+  let made = 0;
+  const newBuffer = () => device.createBuffer({ label: `b${made++}`, size: 16, usage: 0 }) as unknown as NotedBuffer;
   const recorder: Recorder = createRecorder(device, () => newBuffer() as unknown as GPUBuffer);
   const kernels = Array.from({ length: 4 }, (_, i) => {
     const kernel = { pipeline: `k${i}`, layout: {}, bindings: [1, 2], groups: { next: new WeakMap() } };
@@ -108,7 +36,7 @@ function trial(random: Random, breaks: boolean) {
       .slice(0, lengths[work] - form)
       .map((of, i) => (i === 2 * form ? [of[0], of[1], of[2], 7 + form, 1] : of));
   const expect = ([kernel, from, to, sizes, x]: Dispatch) => {
-    if (x > 0) expected.push(`k${kernel} ${buffers[from].name},${buffers[to].name} ${sizes} ${x}`);
+    if (x > 0) expected.push(`k${kernel} ${buffers[from].label},${buffers[to].label} ${sizes} ${x},1,1`);
   };
   const dispatch = (of: Dispatch) => {
     const [kernel, from, to, sizes, x] = of;
@@ -151,14 +79,14 @@ function trial(random: Random, breaks: boolean) {
   };
   const read = () => {
     const [from, to] = [buffers[below(8) === 0 ? 1 : 0], results[below(6) === 0 ? 1 : 0]];
-    expected.push(`copy ${from.name} 0 ${to.name} 0 16`);
+    expected.push(`copy ${from.label} 0 ${to.label} 0 16`);
     recorder.copy(gpu(from), 0, gpu(to), 0, 16);
     recorder.flush();
     foresee();
   };
   const copy = () => {
     const [from, to] = [buffers[below(4)], buffers[below(4)]];
-    expected.push(`copy ${from.name} 4 ${to.name} 8 4`);
+    expected.push(`copy ${from.label} 4 ${to.label} 8 4`);
     recorder.copy(gpu(from), 4, gpu(to), 8, 4);
   };
   const replace = () => {

@@ -25,7 +25,7 @@ type Family = Pick<
   | "attendOnePart"
   | "mergeStates"
 > & {
-  /** What all dispatches of a forward follow from, besides its operations: attention's, and by the rows those of products. */
+  /** What all dispatches of a forward follow from, besides its operations and how its products compute. */
   formOf(batch: PreparedBatch): readonly unknown[];
   /** What a product needs to do ropeAppend itself; nothing where it cannot. */
   appending(layer: number, batch: PreparedBatch): Ending | undefined;
@@ -45,10 +45,11 @@ interface Slices {
   readonly slices: number;
 }
 
-/** A kernel that attends, and rows of its tiles. */
+/** A kernel that attends, and rows of its tiles. doesTails: where these are of a sample's own rows too, it does the tails as well. */
 interface Attending {
   readonly kernel: Kernel;
   readonly rows: number;
+  readonly doesTails: boolean;
 }
 
 /** How a workgroup of the kernels without matrices shares its work: its lanes, as many as tokens of a step, and those of a softmax. */
@@ -147,11 +148,12 @@ export async function createAttention(
   ]);
   /** What prefill leaves in the place of log-sum-exps. */
   const unused = gpu.buffer(16, "attention states");
-  const prefill: Attending = { kernel: prefillKernel, rows: 4 * wide };
+  const prefill: Attending = { kernel: prefillKernel, rows: 4 * wide, doesTails: false };
   /** Each sample's rows by themselves. */
-  const own: Attending = { kernel: ownKernel, rows: ownRows(shape, gpu) };
-  /** All samples' rows, by rows of a tile; compiled when first used. */
-  const shared = new Map<number, Attending>([[own.rows, own]]);
+  const own: Attending = { kernel: ownKernel, rows: ownRows(shape, gpu), doesTails: true };
+  const byMatrices = matrix !== undefined && kernelClass !== "few";
+  /** All samples' rows, by rows of a tile; without matrices compiled when first used. */
+  const shared = new Map((byMatrices ? [matrix.few, matrix.many] : [own]).map((one) => [one.rows, one]));
 
   /** A crew whose seats exchange by subgroup, where subgroups are large enough. */
   function subgroupCrew(): Crew {
@@ -186,7 +188,7 @@ export async function createAttention(
         constants: { ...heads, SUBGROUP: unit.subgroup, CAUSAL, ...tailSizes, SUBGROUPS, HALVES },
       });
     const [few, many, prefill] = await Promise.all([made(0, 1), made(0, most), made(1, most)]);
-    const attending = (kernel: Kernel, halves: number): Attending => ({ kernel, rows: halves * side });
+    const attending = (kernel: Kernel, halves: number): Attending => ({ kernel, rows: halves * side, doesTails: true });
     return (
       few &&
       many &&
@@ -233,24 +235,25 @@ export async function createAttention(
   }
   let alone: GpuStates | undefined;
 
-  /** What computes the context part. Where it is made for a sample's own rows too, it does the tails as well. */
-  function contextKernel({ rows: samples, ctxLen }: GpuBatch): Attending {
-    if (matrix && kernelClass !== "few")
-      return samples * group <= matrix.few.rows && !kernelClass ? matrix.few : matrix.many;
+  /** Rows of a tile of the context part. */
+  function tileRows({ rows: samples, ctxLen }: GpuBatch): number {
+    if (byMatrices) return (samples * group <= matrix.few.rows && !kernelClass ? matrix.few : matrix.many).rows;
     const length = kernelClass || asLarge ? Infinity : ctxLen;
-    const rows = contextRows(shape, kernelClass === "few" ? 0 : samples, length, gpu);
-    const found = shared.get(rows) ?? { kernel: kernels.now("attend", tileOf(rows, 0)), rows };
+    return contextRows(shape, kernelClass === "few" ? 0 : samples, length, gpu);
+  }
+  /** What computes the context part. */
+  function contextKernel(batch: GpuBatch): Attending {
+    const rows = tileRows(batch);
+    const found = shared.get(rows) ?? { kernel: kernels.now("attend", tileOf(rows, 0)), rows, doesTails: false };
     shared.set(rows, found);
     return found;
   }
   /** Tiles of all samples' rows, the context's slices for them, and where and how many the tails' parts are. */
   function cutOf(batch: GpuBatch) {
-    const tiles = Math.ceil((batch.rows * group) / contextKernel(batch).rows);
+    const tiles = Math.ceil((batch.rows * group) / tileRows(batch));
     const slices = slicesOf(batch.ctxLen, tiles);
     return { tiles, slices, tails: { firstOwn: slices.slices, ownParts: tailParts(batch) } };
   }
-  const doesTails = (attending: Attending) =>
-    attending === own || attending === matrix?.few || attending === matrix?.many;
 
   /**
    * Parts of a step in one dispatch: the context's of all samples' rows in `tiles` tiles, and of samples from `first` on (states
@@ -293,12 +296,12 @@ export async function createAttention(
     settle: pool.settle,
     states,
     formOf(batch: PreparedBatch) {
-      const { rows, decoding, tiles, ctxLen } = batch as GpuBatch;
-      if (!decoding) return [rows, tiles];
-      const cut = cutOf(batch as GpuBatch);
+      const prepared = batch as GpuBatch;
+      const { rows, decoding, ctxLen } = prepared;
+      if (!decoding) return [rows];
+      const { slice, slices } = cutOf(prepared).slices;
       const alone = slicesOf(ctxLen); // in one part they are as for one tile of rows
-      const slices = [cut.slices.slice, cut.slices.slices, alone.slice, alone.slices];
-      return [rows, tiles, tailParts(batch as GpuBatch), cut.tiles, ...slices];
+      return [rows, tailParts(prepared), tileRows(prepared), slice, slices, alone.slice, alone.slices];
     },
     scratchBytes: () => parts * (maxSamples + ALONE_ROWS) * (stateBytes + nHeads * 4),
 
@@ -329,12 +332,12 @@ export async function createAttention(
       const prepared = batch as GpuBatch;
       const by = contextKernel(prepared);
       const { slices, tiles, tails } = cutOf(prepared);
-      const parts = { tiles, ...(doesTails(by) ? tails : {}) };
+      const parts = { tiles, ...(by.doesTails ? tails : {}) };
       attend(by, q as GpuTensor, layer, prepared, states as GpuStates, slices, parts);
     },
     attendDecode(q: Tensor, layer: number, batch: PreparedBatch, states: States) {
       const prepared = batch as GpuBatch;
-      if (doesTails(contextKernel(prepared))) return;
+      if (contextKernel(prepared).doesTails) return;
       const { slices, tails } = cutOf(prepared);
       attend(own, q as GpuTensor, layer, prepared, states as GpuStates, slices, tails);
     },

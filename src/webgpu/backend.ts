@@ -97,12 +97,13 @@ export async function createWebGpuBackend(
     choosePath: (nSamples, ctxLen) => choosePath(costs, nSamples, ctxLen),
 
     prepare(batch) {
-      const prepared = buffers.prepare(batch, linear.begin(batch.ids.length, batch.tails !== undefined));
+      linear.begin(batch.ids.length, batch.tails !== undefined);
+      const prepared = buffers.prepare(batch, linear.productKind === "matrix");
       attention.settle(); // behind the writing, to be submitted with the forward
       return prepared;
     },
     forward(work, batch, operations) {
-      gpu.repeat([...work, ...attention.formOf(batch)], operations);
+      gpu.repeat([...work, linear.productKind, ...attention.formOf(batch)], operations);
     },
     linearRopeAppend(x, norm, weights, outs, layer, batch) {
       const append = attention.appending(layer, batch);

@@ -213,7 +213,10 @@ function unpack(
     rawLse: rawLse.subarray(0, rows),
     adjustedLse: adjustedLse.subarray(0, rows),
     target: target.subarray(0, rows),
-    beyond: { ids: new Int32Array(results, drawn * 4, nDraws), raw: floats.subarray(drawn + roomOf(nDraws)) },
+    beyond: {
+      ids: new Int32Array(results, drawn * 4, nDraws),
+      raw: floats.subarray(drawn + roomOf(nDraws)).subarray(0, nDraws),
+    },
   };
 }
 

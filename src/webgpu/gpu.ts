@@ -7,7 +7,7 @@ import type { Abilities, OpenedDevice } from "./device.ts";
 import { createKernels, type Kernels } from "./kernels.ts";
 import { createRecorder, type Recorder } from "./recorder.ts";
 
-export interface Gpu extends Pick<Recorder, "run" | "repeat" | "copy" | "flush"> {
+export interface Gpu extends Pick<Recorder, "run" | "repeat" | "copy"> {
   readonly device: GPUDevice;
   /** Held for as long as this is: see OpenedDevice. */
   readonly owners: readonly unknown[];
@@ -199,7 +199,6 @@ export function createGpu(
     run,
     repeat,
     copy,
-    flush,
     write(buffer, byte, data) {
       // What is recorded may read what is overwritten.
       if (!recorder.allSent) flush();

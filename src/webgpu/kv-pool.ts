@@ -7,7 +7,7 @@ import { BLOCK_TOKENS, layerBlockBytes } from "./kv-layout.ts";
 
 export interface KvPool
   extends Pick<Backend, "blockTokens" | "blockBytes" | "movingBytes" | "maxBlocks" | "reserveBlocks" | "copyBlock"> {
-  /** Runs the copies that were asked for: before a forward reads what they copy. */
+  /** Records the copies that were asked for: before a forward that reads what they copy. */
   settle(): void;
   /** All blocks' K and V of a layer. Errors: `internal` before any block was reserved. */
   layer(index: number): GPUBuffer;

@@ -20,9 +20,11 @@ export interface Linear
   linear(x: Tensor, norm: Norm | undefined, weights: readonly Weight[], outs: readonly Tensor[], ending?: Ending): void;
   /**
    * Begins a forward of so many rows: samples, whose kernels go by their number, or a prompt's tokens, for which they are always
-   * the same, so that its parting changes no bit. Returns whether its products read rows as 16-bit tiles.
+   * the same, so that its parting changes no bit.
    */
-  begin(rows: number, decoding: boolean): boolean;
+  begin(rows: number, decoding: boolean): void;
+  /** How products of that forward compute: what they dispatch follows from it, and from the rows computed. */
+  readonly productKind: Kind;
   scratchBytes(): number;
 }
 
@@ -77,7 +79,7 @@ interface Work {
 interface Tiling {
   /** For ever more rows; the last one for any number. */
   readonly few: readonly FewTile[];
-  /** Most samples that `few` computes where there are subgroup matrices. */
+  /** Most samples that `few` computes where there are subgroup matrices, and of a large model. */
   readonly mostFewRows: number;
   /** Multiplications of a square product of the model's width that are over before another dispatch begins: `few` computes up to there. */
   readonly easy: number;
@@ -114,7 +116,7 @@ const MOST_GROUPS = 65535;
 const SUM_BYTES = 128;
 
 /** How products compute. */
-type Kind =
+export type Kind =
   | "few" // each workgroup normalises its few rows
   | "many" // rows are normalised before
   | "halves" // in 16-bit arithmetic, of rows as 16-bit tiles
@@ -483,7 +485,9 @@ export async function createLinear(
       const few = kernelClass ? kernelClass === "few" : decoding && rows <= mostFew;
       usual = few ? "few" : unit ? "matrix" : "many";
       [summed, begun] = [undefined, undefined];
-      return usual === "matrix";
+    },
+    get productKind() {
+      return usual;
     },
     embed(table: Weight, batch: PreparedBatch, out: Tensor) {
       const { stack, firstPanel } = table as GpuWeight;
