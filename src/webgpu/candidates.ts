@@ -91,8 +91,9 @@ export async function createCandidates(
       for (let i = 0; i < uniforms.length; i++) {
         // What is left of all mass, which a double holds exactly; all of it has no such words, but that draw is of the best.
         const left = Math.min((1 - uniforms[i]) * 2 ** 32, 2 ** 32 - 1);
-        words[next * 4] = left;
-        words[next * 4 + 1] = (left % 1) * 2 ** 32;
+        const whole = Math.floor(left);
+        words[next * 4] = whole;
+        words[next * 4 + 1] = (left - whole) * 2 ** 32;
         next++;
       }
     }
