@@ -1,5 +1,5 @@
 // What reaches the device is what was recorded, in order, whatever of it came before or was encoded ahead: random rounds on a
-// device that only notes, against a plain list. That a forward's work is the same where it is taken to be is kernels.test.ts's.
+// device that only notes, against a plain list. That a forward's work is the same where it is taken to be is works.test.ts's.
 
 import { test } from "uvu";
 import * as assert from "uvu/assert";

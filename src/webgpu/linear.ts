@@ -148,6 +148,8 @@ export async function createLinear(
   const bindingBytes = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
   const unit = await matrixUnit();
   const hasHalves = !unit && (await computesHalves());
+  const easy = asLarge ? 0 : Math.floor(tiling.easy / widest ** 2);
+  const mostFew = Math.max(easy, unit ? tiling.mostFewRows : tiling.few[tiling.few.length - 1].rows);
   const [rmsNorm, swiglu, ...tiled] = await Promise.all([
     kernels.get("rms_norm", { constants: { IN_PLACE: 0 } }),
     kernels.get("swiglu"),
@@ -480,8 +482,6 @@ export async function createLinear(
     upload,
     begin(rows, decoding) {
       prompt = !decoding;
-      const easy = asLarge ? 0 : Math.floor(tiling.easy / widest ** 2);
-      const mostFew = Math.max(easy, unit ? tiling.mostFewRows : tiling.few[tiling.few.length - 1].rows);
       const few = kernelClass ? kernelClass === "few" : decoding && rows <= mostFew;
       usual = few ? "few" : unit ? "matrix" : "many";
       [summed, begun] = [undefined, undefined];
