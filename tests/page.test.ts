@@ -504,13 +504,12 @@ if (!chromium && process.env.FURCATE_REQUIRE_GPU !== "1") {
         () => assert.unreachable("a script from elsewhere ran"),
         () => {},
       );
-      assert.match(
-        (await page.evaluate(() => {
-          const { notes } = globalThis as unknown as { notes: Notes };
-          return notes.violations.splice(0).join();
-        })) as string,
-        /script-src/,
-      );
+      // The script is known to be refused by then, but the page may not have been told.
+      const violations = await page.waitForFunction(() => {
+        const { notes } = globalThis as unknown as { notes: Notes };
+        return notes.violations.splice(0).join();
+      });
+      assert.match(await violations.jsonValue(), /script-src/);
     }));
 
   const worker = (page: Page, options = {}) =>
