@@ -10,16 +10,20 @@
 // Numbers are compared as keys: whole numbers in the order of the floats, 0 and -0 alike. WGSL may take infinities and NaN to be
 // absent, so bits decide what is one. One workgroup a chunk of 2048; a lane has 4 logits at a time; workgroup y = row.
 
-const LANES = 64u;
+override EDITS: bool; // whether any row has edits
+override TILE: u32 = select(QUADS, CHUNK, EDITS); // a processor holds more workgroups without
+const LANES = 128u;
 const STRIPE = 8u; // sums are taken by stripes of lanes, then over the stripes: few barriers
 const CHUNK = 2048u;
-const PARTS = 8u; // of a chunk: 4 logits a lane
+const PARTS = 4u; // of a chunk: 4 logits a lane
+const QUADS = CHUNK / 4u;
 const GROUP = 32u;
 
 const EXPONENT = 0x7f800000u;
 const MINUS_INFINITY = 0xff800000u;
 const BROKEN = 0xffffffffu; // the key of NaN and +Infinity
-const IMPOSSIBLE = 0x007fffffu; // the key of -Infinity; beyond the vocabulary all are 0
+const IMPOSSIBLE = 0x007fffffu; // the key of -Infinity, and of what is beyond the vocabulary
+const INFINITE = 0xff800000u; // what the key of +Infinity would be; NaN's are above, or with a sign below IMPOSSIBLE
 
 struct Sizes { vocab: u32, stride4: u32, first: u32, groups: u32, chunks: u32, keys_stride: u32 }
 
@@ -29,44 +33,41 @@ struct Sizes { vocab: u32, stride4: u32, first: u32, groups: u32, chunks: u32, k
 @group(0) @binding(3) var<storage, read_write> keys: array<u32>;
 @group(0) @binding(4) var<storage, read_write> stats: array<vec4u>;
 
-var<workgroup> tile: array<u32, CHUNK>; // (of each 4, quads) bits of adjusted logits: lanes side by side meet different banks
-var<workgroup> quads: array<u32, 512>; // key of the largest of each 4
-var<workgroup> tops: array<vec2u, LANES>;
-var<workgroup> sums: array<vec2f, LANES>;
+/// Where there are edits (of each 4, quads) bits of adjusted logits: lanes side by side meet different banks. Then the largest key
+/// of each 4.
+var<workgroup> tile: array<u32, TILE>;
+var<workgroup> by_lane: array<vec2u, LANES>; // what lanes add up, or else have in common
 var<workgroup> stripe_tops: array<vec2u, STRIPE>;
 
 fn finite(bits: u32) -> bool {
   return (bits & EXPONENT) != EXPONENT;
 }
 
-/// The keys of four neighbours, the first of them token `id`.
-fn keys_of(bits: vec4u, id: u32) -> vec4u {
-  let order = select(bits | vec4u(0x80000000u), ~bits, bits > vec4u(0x80000000u));
-  let broken = ((bits & vec4u(EXPONENT)) == vec4u(EXPONENT)) & (bits != vec4u(MINUS_INFINITY));
-  return select(vec4u(0u), select(order, vec4u(BROKEN), broken), vec4u(id) + vec4u(0u, 1u, 2u, 3u) < vec4u(sizes.vocab));
+/// The largest key of four.
+fn largest(bits: vec4u) -> u32 {
+  let keys = select(bits | vec4u(0x80000000u), ~bits, bits > vec4u(0x80000000u));
+  let high = max(max(keys.x, keys.y), max(keys.z, keys.w));
+  let low = min(min(keys.x, keys.y), min(keys.z, keys.w));
+  return select(high, BROKEN, low < IMPOSSIBLE || high >= INFINITE);
 }
 
 fn value_of(key: u32) -> f32 {
   return bitcast<f32>(select(~key, key ^ 0x80000000u, key >= 0x80000000u));
 }
 
-fn largest(x: vec4u) -> u32 {
-  return max(max(x.x, x.y), max(x.z, x.w));
-}
-
-/// Sum of exp((logit - top) · slope) over four neighbours, the first of them token `id`; impossible ones add nothing.
-fn mass(bits: vec4u, id: u32, top: f32, slope: f32) -> f32 {
+/// Sum of exp((logit - top) · slope) over four; impossible ones add nothing.
+fn mass(bits: vec4u, top: f32, slope: f32) -> f32 {
   let terms = exp(max((bitcast<vec4f>(bits) - vec4f(top)) * slope, vec4f(-100.0)));
-  return dot(select(vec4f(0.0), terms, keys_of(bits, id) > vec4u(IMPOSSIBLE)), vec4f(1.0));
+  return dot(select(terms, vec4f(0.0), bits == vec4u(MINUS_INFINITY)), vec4f(1.0));
 }
 
 /// Where a chunk's logit has its place in the tile.
 fn place_of(at: u32) -> u32 {
-  return at % 4u * (CHUNK / 4u) + at / 4u;
+  return at % 4u * QUADS + at / 4u;
 }
 
 fn quad_at(quad: u32) -> vec4u {
-  return vec4u(tile[quad], tile[quad + CHUNK / 4u], tile[quad + CHUNK / 2u], tile[quad + CHUNK / 4u * 3u]);
+  return vec4u(tile[quad], tile[quad + QUADS], tile[quad + 2u * QUADS], tile[quad + 3u * QUADS]);
 }
 
 /// x / y rounded as f32 is, x above 0: WGSL lets its own division be some steps off. By long division of the 24-bit fractions.
@@ -115,49 +116,64 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let request = requests[2u * row];
   let slope = bitcast<f32>(request.z);
 
-  // 1. The raw logits, into registers and into the tile.
+  // 1. The raw logits.
   var raw: array<vec4u, PARTS>;
-  var top = vec2u(0u);
   for (var part = 0u; part < PARTS; part++) {
-    let at = 4u * (part * LANES + lane);
-    if (start + at < sizes.vocab) { raw[part] = logits[(sizes.first + row) * sizes.stride4 + (start + at) / 4u]; }
-    top.x = max(top.x, largest(keys_of(raw[part], start + at)));
-    for (var i = 0u; i < 4u; i++) { tile[place_of(at + i)] = raw[part][i]; }
+    let id = start + 4u * (part * LANES + lane);
+    raw[part] = vec4u(MINUS_INFINITY);
+    if (id < sizes.vocab) { raw[part] = logits[(sizes.first + row) * sizes.stride4 + id / 4u]; }
+    if (id + 4u > sizes.vocab) {
+      let exist = vec4u(id) + vec4u(0u, 1u, 2u, 3u) < vec4u(sizes.vocab);
+      raw[part] = select(vec4u(MINUS_INFINITY), raw[part], exist);
+    }
   }
-  workgroupBarrier();
 
   // 2. The edits of this chunk's tokens.
-  var edit = request.x;
-  var end = request.x + request.y;
-  while (edit < end) {
-    let middle = (edit + end) / 2u;
-    if (requests[middle].x < start) { edit = middle + 1u; } else { end = middle; }
+  var changed = raw;
+  if (EDITS) {
+    for (var part = 0u; part < PARTS; part++) {
+      for (var i = 0u; i < 4u; i++) { tile[place_of(4u * (part * LANES + lane) + i)] = raw[part][i]; }
+    }
+    workgroupBarrier();
+    var edit = request.x;
+    var end = request.x + request.y;
+    while (edit < end) {
+      let middle = (edit + end) / 2u;
+      if (requests[middle].x < start) { edit = middle + 1u; } else { end = middle; }
+    }
+    for (edit += lane; edit < request.x + request.y; edit += LANES) {
+      let change = requests[edit];
+      if (change.x >= min(start + CHUNK, sizes.vocab)) { break; }
+      let after = adjust(tile[place_of(change.x - start)], change);
+      tile[place_of(change.x - start)] = after;
+      requests[edit].y = after;
+    }
+    workgroupBarrier();
+    for (var part = 0u; part < PARTS; part++) { changed[part] = quad_at(part * LANES + lane); }
+    workgroupBarrier();
   }
-  for (edit += lane; edit < request.x + request.y; edit += LANES) {
-    let change = requests[edit];
-    if (change.x >= min(start + CHUNK, sizes.vocab)) { break; }
-    let changed = adjust(tile[place_of(change.x - start)], change);
-    tile[place_of(change.x - start)] = changed;
-    requests[edit].y = changed;
-  }
-  workgroupBarrier();
 
   // 3. The largest of each group, and of the chunk.
+  var top = vec2u(0u);
   for (var part = 0u; part < PARTS; part++) {
-    let quad = part * LANES + lane;
-    quads[quad] = largest(keys_of(quad_at(quad), start + 4u * quad));
-    top.y = max(top.y, quads[quad]);
+    let best = largest(changed[part]);
+    tile[part * LANES + lane] = best;
+    top = max(top, vec2u(best));
   }
-  tops[lane] = top;
+  if (EDITS) {
+    top.x = 0u;
+    for (var part = 0u; part < PARTS; part++) { top.x = max(top.x, largest(raw[part])); }
+  }
+  by_lane[lane] = top;
   workgroupBarrier();
   let here = group.x * (CHUNK / GROUP) + lane;
-  if (here < sizes.groups) {
+  if (lane < CHUNK / GROUP && here < sizes.groups) {
     var best = 0u;
-    for (var i = 0u; i < GROUP / 4u; i++) { best = max(best, quads[lane * (GROUP / 4u) + i]); }
+    for (var i = 0u; i < GROUP / 4u; i++) { best = max(best, tile[lane * (GROUP / 4u) + i]); }
     keys[row * sizes.keys_stride + here] = best;
   }
   if (lane < STRIPE) {
-    for (var i = lane; i < LANES; i += STRIPE) { top = max(top, tops[i]); }
+    for (var i = lane; i < LANES; i += STRIPE) { top = max(top, by_lane[i]); }
     stripe_tops[lane] = top;
   }
   workgroupBarrier();
@@ -165,21 +181,20 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   for (var i = 1u; i < STRIPE; i++) { top = max(top, stripe_tops[i]); }
 
   // 4. Their sums of exponentials.
+  let best = vec2f(value_of(top.x), value_of(top.y));
   var sum = vec2f(0.0);
   for (var part = 0u; part < PARTS; part++) {
-    let quad = part * LANES + lane;
-    sum.x += mass(raw[part], start + 4u * quad, value_of(top.x), 1.0);
-    sum.y += mass(quad_at(quad), start + 4u * quad, value_of(top.y), slope);
+    sum += vec2f(mass(raw[part], best.x, 1.0), mass(changed[part], best.y, slope));
   }
-  sums[lane] = sum;
+  by_lane[lane] = bitcast<vec2u>(sum);
   workgroupBarrier();
   if (lane < STRIPE) {
-    for (var i = lane + STRIPE; i < LANES; i += STRIPE) { sum += sums[i]; }
-    sums[lane] = sum;
+    for (var i = lane + STRIPE; i < LANES; i += STRIPE) { sum += bitcast<vec2f>(by_lane[i]); }
+    by_lane[lane] = bitcast<vec2u>(sum);
   }
   workgroupBarrier();
   if (lane == 0u) {
-    for (var i = 1u; i < STRIPE; i++) { sum += sums[i]; }
+    for (var i = 1u; i < STRIPE; i++) { sum += bitcast<vec2f>(by_lane[i]); }
     let both = bitcast<vec2u>(sum);
     stats[row * sizes.chunks + group.x] = vec4u(top.x, both.x, top.y, both.y);
   }

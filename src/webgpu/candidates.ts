@@ -34,8 +34,10 @@ export async function createCandidates(
   maxSamples: number,
 ): Promise<Pick<Backend, "candidates" | "logits"> & { scratchBytes(): number }> {
   if (vocab > MOST_IDS) fail("unsupported", `the vocabulary has ${vocab} tokens, expected at most ${MOST_IDS}`);
-  const [topKGroups, topK] = await Promise.all([
-    gpu.kernels.get("top_k_groups"),
+  const groupsOf = (EDITS: 0 | 1) => gpu.kernels.get("top_k_groups", { constants: { EDITS } });
+  const [plainGroups, editedGroups, topK] = await Promise.all([
+    groupsOf(0),
+    groupsOf(1),
     gpu.kernels.get("top_k", { constants: { LANES: lanesOf(gpu) } }),
   ]);
 
@@ -110,7 +112,8 @@ export async function createCandidates(
     keys = atLeast(keys, needs.keys(rows, cols));
     stats = atLeast(stats, needs.stats(rows, cols));
     results = atLeast(results, needs.results(rows, nDraws));
-    gpu.repeat([topK, buffer, first, rows, cols, k], () => {
+    const topKGroups = of.some(({ edits }) => edits.length > 0) ? editedGroups : plainGroups;
+    gpu.repeat([topKGroups, buffer, first, rows, cols, k], () => {
       const sizes = [cols, stride / 4, first, groups(cols), chunks(cols), keysStride(cols)];
       gpu.run(topKGroups, [buffer, requests, keys, stats], sizes, chunks(cols), rows);
       gpu.run(topK, [buffer, requests, keys, stats, results], [...sizes, k], rows);
@@ -173,7 +176,11 @@ function lanesOf({ isSoftware, limits }: Gpu): number {
   return most < 512 || isSoftware ? 256 : 512;
 }
 
-const drawsOf = (of: readonly Request[]) => of.reduce((sum, { uniforms }) => sum + (uniforms?.length ?? 0), 0);
+function drawsOf(of: readonly Request[]): number {
+  let sum = 0;
+  for (const { uniforms = NO_UNIFORMS } of of) sum += uniforms.length;
+  return sum;
+}
 
 const sumsOf = (rows: number) => ({
   rawLse: new Float64Array(rows),

@@ -592,7 +592,7 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
     const { nHeads, nKvHeads, headDim, ropeDim } = shape;
     const width = nHeads * headDim;
     const backend = await create(shape);
-    const cache = await newCache(backend, shape, 32);
+    const cache = await newCache(backend, shape, 48);
     const random = newRandom(6);
     const filled = async (tokens: number) => {
       const blocks = cache.take(tokens);
@@ -601,7 +601,7 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
       return blocks;
     };
     const context = await filled(400);
-    const tails = [await filled(150), await filled(150), await filled(150)];
+    const tails = [await filled(300), await filled(300), await filled(300)];
     const q = await newTensor(backend, normals(random, 4 * width), 4, width, ropeDim);
     const states = backend.states(4);
     const out = backend.tensor(4, width);
@@ -609,9 +609,9 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
       { rows: 3, context: 100, tail: 100 },
       { rows: 3, context: 100, tail: 101 },
       { rows: 3, context: 101, tail: 102 },
-      { rows: 3, context: 101, tail: 140 }, // the tails of more slices
-      { rows: 3, context: 300, tail: 141 }, // the context
-      { rows: 2, context: 300, tail: 142 },
+      { rows: 3, context: 101, tail: 270 }, // the tails of more slices
+      { rows: 3, context: 300, tail: 271 }, // the context
+      { rows: 2, context: 300, tail: 272 },
       { rows: 2, context: 400, tail: 1 },
       { rows: 3, context: 400, tail: 2 }, // more rows
       { rows: 3, context: 120, tail: 90 }, // as the first
@@ -1109,16 +1109,23 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
 
   test(`${name}: logits that are not numbers are an error, not an answer`, async () => {
     const backend = await create();
-    const request = { edits: new Uint32Array(0), inverseTemperature: 1 };
-    for (const broken of [NaN, Infinity]) {
-      const logits = Float32Array.from({ length: 100 }, (_, i) => (i === 77 ? broken : i));
-      await rejects(
-        () => backend.candidates(backend.vector(logits), [request], 4),
-        "format",
-        /not numbers/,
-        `${broken}`,
-      );
-    }
+    const [one] = new Uint32Array(Float32Array.of(1).buffer);
+    const [request, edited] = [[], [5, one, one, 0]].map((edits) => ({
+      edits: Uint32Array.from(edits),
+      inverseTemperature: 1,
+    }));
+    // NaN, NaN with a sign, Infinity.
+    for (const broken of [0x7fc00000, 0xffc00000, 0x7f800000])
+      for (const of of [request, edited]) {
+        const logits = Float32Array.from({ length: 100 }, (_, i) => i);
+        new Uint32Array(logits.buffer)[77] = broken;
+        await rejects(
+          () => backend.candidates(backend.vector(logits), [of], 4),
+          "format",
+          /not numbers/,
+          broken.toString(16),
+        );
+      }
     const sound = await backend.candidates(backend.vector(Float32Array.of(1, 3, 2)), [request], 1);
     assert.is(sound.ids[0], 1, "usable afterwards");
   });

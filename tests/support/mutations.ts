@@ -183,7 +183,7 @@ export const MUTATIONS: readonly Mutation[] = [
     find: "first_row = sample * GROUP + tile % OWN_TILES * VECTORS * WIDTH;",
     replace: "first_row = sample * GROUP;",
     what: "of a sample by itself only the first tile of heads is computed",
-    tests: /^attention in two parts and in one, 257 heads/,
+    tests: /^attention in two parts and in one, MQA, 37 heads/,
   },
   {
     shader: "attend",
@@ -1005,8 +1005,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "top_k_groups",
-    find: "value_of(top.y), slope);",
-    replace: "value_of(top.y), 1.0);",
+    find: "best.y, slope)",
+    replace: "best.y, 1.0)",
     what: "the temperature is left out",
     tests: CANDIDATES,
   },
@@ -1026,9 +1026,23 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "top_k_groups",
-    find: "select(vec4f(0.0), terms, keys_of(bits, id) > vec4u(IMPOSSIBLE))",
-    replace: "terms",
-    what: "what lies behind the last logit adds to the sums",
+    find: "raw[part] = select(vec4u(MINUS_INFINITY), raw[part], exist);",
+    replace: "",
+    what: "what lies behind the last logit counts",
+    tests: CANDIDATES,
+  },
+  {
+    shader: "top_k_groups",
+    find: "low < IMPOSSIBLE ||",
+    replace: "",
+    what: "NaN with a sign is a logit like others",
+    tests: /^logits that are not numbers/,
+  },
+  {
+    shader: "top_k_groups",
+    find: "top.x = max(top.x, largest(raw[part]));",
+    replace: "top.x = max(top.x, largest(changed[part]));",
+    what: "edits change the raw logits' largest",
     tests: CANDIDATES,
   },
   // -------------------------------------------------------------------------------------------- blocks
