@@ -12,7 +12,7 @@ import type { CallOptions } from "./options.ts";
 import { missingBlocks, planTokens } from "./plan.ts";
 import { breathe, prefill, reserve, trim } from "./prefill.ts";
 import { type Steps, settled } from "./queue.ts";
-import { choiceSeed, type Drawn } from "./sampler.ts";
+import { choiceSeed, type Drawn, NO_EDITS } from "./sampler.ts";
 import { stopwatch } from "./stats.ts";
 import { type ChoiceText, createChoiceText, tokenLogprob } from "./text.ts";
 import type { ModelTokenizer } from "./tokenizer.ts";
@@ -47,11 +47,17 @@ interface Branch {
   readonly tail: Tail;
 }
 
+/** The request for a branch's row, filled anew for each step. */
+interface Asking extends Request {
+  edits: Edits;
+  readonly uniforms: number[];
+}
+
 /** What samples are about to draw from: a row of logits for those of each branch. */
 interface Asked {
   readonly out: Tensor;
   readonly of: readonly Pick<Branch, "samples">[];
-  readonly requests: readonly (Request & { readonly uniforms: readonly number[] })[];
+  readonly requests: readonly Asking[];
   readonly found: Promise<Candidates>;
 }
 
@@ -78,7 +84,12 @@ export function* generate(
     logprobSum: 0,
     drawn: 0,
   }));
-  const tailLengths = new Uint32Array(backend.maxSamples); // of a step's rows
+  // Of a step's rows; filled anew for each.
+  const tailLengths = new Uint32Array(backend.maxSamples);
+  const tailBlocks: Uint32Array[] = [];
+  const requests: Asking[] = [];
+  /** Whether texts are read as they grow; else each is made when its sample is over. */
+  const readsAlong = listener !== undefined || options.stop.length > 0;
   let maxTokens = 0;
   let active: Branch[] = [];
   try {
@@ -170,24 +181,26 @@ export function* generate(
 
   /** Asks the backend for what samples draw from: a row of logits for each branch. */
   function askFor(out: Tensor, of: Asked["of"]): Asked {
-    const requests = of.map(({ samples }) => ({
-      edits: sampler.edits(samples[0].index),
-      inverseTemperature: sampler.inverseTemperature,
-      uniforms: uniformsOf(samples),
-    }));
+    requests.length = Math.min(requests.length, of.length);
+    for (let row = 0; row < of.length; row++) {
+      const { samples } = of[row];
+      requests[row] ??= { edits: NO_EDITS, inverseTemperature: sampler.inverseTemperature, uniforms: [] };
+      requests[row].edits = sampler.edits(samples[0].index);
+      fillUniforms(requests[row].uniforms, samples);
+    }
     const found = backend.candidates(out, requests, Math.max(CANDIDATES, sampling.logprobs));
     return { out, of, requests, found };
   }
 
-  /** Numbers of the samples' draws, as far as the backend follows them. */
-  function uniformsOf(samples: readonly Sample[]): number[] {
-    const uniforms = new Array<number>(Math.min(samples.length, DRAWS));
-    for (let i = 0; i < uniforms.length; i++) {
-      const uniform = sampler.uniform(samples[i].index);
-      if (uniform === undefined) return []; // no draw has one
-      uniforms[i] = uniform;
+  /** Numbers of the samples' draws, as far as the backend follows them; none where no draw has one. */
+  function fillUniforms(uniforms: number[], samples: readonly Sample[]): void {
+    let count = 0;
+    for (; count < samples.length && count < DRAWS; count++) {
+      const uniform = sampler.uniform(samples[count].index);
+      if (uniform === undefined) break;
+      uniforms[count] = uniform;
     }
-    return uniforms;
+    if (uniforms.length > count) uniforms.length = count;
   }
 
   /** All samples draw their tokens, and take them. */
@@ -240,7 +253,7 @@ export function* generate(
     sample.ids.push(id);
     const logprobs = options.wantsLogprobs ? describe(tokenizer, id, logprob, top) : undefined;
     if (logprobs) sample.logprobs.push(logprobs);
-    const { text, stopped } = sample.text.push(id);
+    const { text, stopped } = readsAlong ? sample.text.push(id) : NO_TEXT;
     const reason = stopped ? "stop" : sample.ids.length >= maxTokens ? "length" : undefined;
     if (!reason && !listener) return;
     const { index } = sample;
@@ -255,6 +268,7 @@ export function* generate(
   /** Ends a sample. Its place is free at once, its blocks when nobody shares them. */
   function finish(sample: Sample, reason: Choice["finishReason"], last: Last = NO_TOKEN): void {
     sample.finishReason = reason;
+    if (!readsAlong) for (const id of sample.ids) sample.text.push(id);
     const text = (last.text ?? "") + sample.text.end();
     sampler.end(sample.index);
     listener?.emit({ ...last, index: sample.index, text, finishReason: reason });
@@ -267,7 +281,8 @@ export function* generate(
    * A later fork shares more of the tail and stands nearer to it in the list. So whoever comes to be the first branch sees most of
    * each block that it shares, and goes on in place: it never needs more blocks than a sample alone.
    */
-  function grown(branches: readonly Branch[]): Branch[] {
+  function grown(branches: Branch[]): Branch[] {
+    if (branches.every(({ samples }) => samples.length === 1 && !samples[0].finishReason)) return branches;
     const all: Branch[] = [];
     for (const branch of branches) {
       const { samples, tail } = branch;
@@ -301,12 +316,13 @@ export function* generate(
   }
 
   function tailsOf(branches: readonly Branch[]): NonNullable<Batch["tails"]> {
-    const lengths = tailLengths.subarray(0, branches.length);
-    const blocks = branches.map(({ tail }, row) => {
-      lengths[row] = tail.length;
-      return tail.blocks();
-    });
-    return { blocks, lengths };
+    tailBlocks.length = branches.length;
+    for (let row = 0; row < branches.length; row++) {
+      const { tail } = branches[row];
+      tailLengths[row] = tail.length;
+      tailBlocks[row] = tail.blocks();
+    }
+    return { blocks: tailBlocks, lengths: tailLengths.subarray(0, branches.length) };
   }
 
   function choiceOf(sample: Sample): Choice {
@@ -340,6 +356,7 @@ function alike(samples: readonly Sample[]): Sample[][] {
 /** What a sample's last chunk says of its token; `text`: what that settled. */
 type Last = Pick<Chunk, "tokenId" | "logprob" | "logprobs"> & { readonly text?: string };
 const NO_TOKEN: Last = { tokenId: -1, logprob: 0 };
+const NO_TEXT = { text: "", stopped: false };
 const NO_TOP: readonly Drawn[] = [];
 
 function describe(tokenizer: ModelTokenizer, id: number, logprob: number, top: readonly Drawn[]): TokenLogprob {
