@@ -71,7 +71,8 @@ const FREE_BYTES = 2 ** 24;
 const MAX_SLICES = 16;
 /** However many tiles of rows go through a context: longer slices are no faster. */
 const LEAST_SLICES = 4;
-const LEAST_SLICE = 128;
+/** Tokens of a slice at least: of short heads a workgroup has done with these before another begins. */
+const leastSlice = (padded: number) => (padded <= 32 ? 256 : 128);
 /** A tail has so many slices at most. merge_states.wgsl joins 24 of both, not more. */
 const TAIL_PARTS = 8;
 /** Samples that are attended to by themselves at a time. */
@@ -119,7 +120,7 @@ export async function createAttention(
   const pool = await createKvPool(gpu, shape);
 
   const heads = { N_HEADS: nHeads, N_KV_HEADS: nKvHeads, HEAD_DIM: headDim };
-  const tailSizes = { TAIL_PARTS, TAIL_SLICE: LEAST_SLICE };
+  const tailSizes = { TAIL_PARTS, TAIL_SLICE: leastSlice(padded) };
   const workgroupBytes = limits.maxComputeWorkgroupStorageSize;
   const wide = mostVectors(shape, gpu);
   const plain = crewOf(gpu);
@@ -220,11 +221,11 @@ export async function createAttention(
   function slicesOf(ctxLen: number, tiles = 1): Slices {
     const filling = Math.max(LEAST_SLICES, Math.ceil((matrix?.workgroups ?? 0) / (nKvHeads * tiles)));
     const most = matrix && !kernelClass ? Math.min(mostSlices, filling) : mostSlices;
-    const slice = Math.max(LEAST_SLICE, Math.ceil(ctxLen / most / 32) * 32);
+    const slice = Math.max(leastSlice(padded), Math.ceil(ctxLen / most / 32) * 32);
     return { slice, slices: Math.ceil(ctxLen / slice) };
   }
   /** No tail in the batch has more slices. */
-  const tailParts = (batch: GpuBatch) => Math.min(TAIL_PARTS, Math.ceil(batch.decLen / LEAST_SLICE));
+  const tailParts = (batch: GpuBatch) => Math.min(TAIL_PARTS, Math.ceil(batch.decLen / leastSlice(padded)));
 
   function states(rows: number): GpuStates {
     return {

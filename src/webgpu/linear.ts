@@ -81,7 +81,10 @@ interface Tiling {
   readonly few: readonly FewTile[];
   /** Most samples that `few` computes where there are subgroup matrices, and of a large model. */
   readonly mostFewRows: number;
-  /** Multiplications of a square product of the model's width that are over before another dispatch begins: `few` computes up to there. */
+  /**
+   * Multiplications that are over before another dispatch begins. `few` computes rows of which a square product of the model's width has
+   * no more; and of such products workgroups have EASY_ROWS at most: what they take is the way of one to its end.
+   */
   readonly easy: number;
   /** Of a workgroup of `few`. */
   readonly lanes: 64 | 256;
@@ -105,6 +108,8 @@ const SOFTWARE_TILING: Tiling = {
   easy: 0,
   lanes: 64,
 };
+
+const EASY_ROWS = 4;
 
 /** The largest piece of a file on its way: the caller's bytes, the queue's copy and the buffer that is packed from. */
 const PIECE_BYTES = 4 << 20;
@@ -148,8 +153,11 @@ export async function createLinear(
   const bindingBytes = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
   const unit = await matrixUnit();
   const hasHalves = !unit && (await computesHalves());
-  const easy = asLarge ? 0 : Math.floor(tiling.easy / widest ** 2);
-  const mostFew = Math.max(easy, unit ? tiling.mostFewRows : tiling.few[tiling.few.length - 1].rows);
+  const easy = asLarge ? 0 : tiling.easy;
+  const mostFew = Math.max(
+    Math.floor(easy / widest ** 2),
+    unit ? tiling.mostFewRows : tiling.few[tiling.few.length - 1].rows,
+  );
   const [rmsNorm, swiglu, ...tiled] = await Promise.all([
     kernels.get("rms_norm", { constants: { IN_PLACE: 0 } }),
     kernels.get("swiglu"),
@@ -233,15 +241,16 @@ export async function createLinear(
     const { head, tileColumns, parts } = stack.layout;
     const outputs = outputsOf(span);
     // A fixed class is one kernel for any number of rows: compilers round the others' sums in ways of their own.
-    const least = kernelClass === "few" ? 1 : kind === "few" ? x.rows : Infinity;
+    const most = x.rows * x.cols * outputs <= easy ? EASY_ROWS : Infinity;
+    const least = kernelClass === "few" ? 1 : kind === "few" ? Math.min(x.rows, most) : Infinity;
     const { rows, wide, busyShares } =
       tiling.few.find(({ rows }) => rows >= least) ?? tiling.few[tiling.few.length - 1];
     const PANELS = outputs >= wide[tileColumns > 16 ? 1 : 0] * PANEL ? 4 : 2;
     const busy = Math.min(busyShares, x.cols / 2);
     // Beyond it lanes have no tile; and sums of eight rows are better off with longer reads.
-    const most = Math.min(rows === 8 ? 2 : 4, (stack.tiles * parts * PANEL) / tiling.lanes);
+    const mostShares = Math.min(rows === 8 ? 2 : 4, (stack.tiles * parts * PANEL) / tiling.lanes);
     let shares = 1;
-    while (2 * shares <= most && shares * outputs < busy * PANEL) shares *= 2;
+    while (2 * shares <= mostShares && shares * outputs < busy * PANEL) shares *= 2;
     const tile = { LANES: tiling.lanes, OUTPUTS: PANEL / shares, GATED: Number(gated) };
     const few = { ...tile, RAGGED: Number(stack.ragged), NORM: Number(norm !== undefined) };
     const kernel =
