@@ -4,7 +4,7 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { shaders } from "../build/shaders.js";
-import { webGpuBackend } from "./support/backends.ts";
+import { wasmBackend, webGpuBackend } from "./support/backends.ts";
 import { gpuFor, thorough } from "./support/gpu.ts";
 import { type KernelTest, listKernelTests } from "./support/kernel-tests.ts";
 import { MUTATIONS, type Mutation } from "./support/mutations.ts";
@@ -21,6 +21,12 @@ test("every mutation applies: what it replaces is in its shader exactly once", (
     new Set(MUTATIONS.map(({ shader, find, replace }) => [shader, find, replace].join())).size,
     MUTATIONS.length,
   );
+});
+
+test("every mutation names tests that there are", () => {
+  const names = listKernelTests(wasmBackend).tests.map(({ name }) => name.replace("wasm: ", ""));
+  const wrong = MUTATIONS.filter(({ tests }) => !names.some((name) => tests.test(name)));
+  assert.is(wrong.map(({ shader, what, tests }) => `\n${shader}, ${what}: ${tests}`).join(""), "");
 });
 
 /** The shaders with the mutation in one of them; nothing where it does not apply. */
