@@ -2,6 +2,7 @@
 //
 //   weights  packed panels of 16 table rows (src/webgpu/layout.ts); the head unpacks them
 //   batch    the prepared batch (src/webgpu/buffers.ts)     out  (rows, stride4) vec4u: f32 by their bits
+//   drawn    (rows) what top_k.wgsl drew before, for ids that say DRAWN and of which row
 //
 // One lane a unit of a row; workgroup y = row. A table in several buffers takes a dispatch each: a row is written by the one that
 // holds it.
@@ -10,6 +11,7 @@
 
 const LANES: u32 = 64u;
 const PARTS: u32 = TILE_COLUMNS / UNIT_COLUMNS; // units of a table row in a tile
+const DRAWN: u32 = 0x80000000u;
 const IDS: u32 = 2u; // word of the batch that says where its ids begin
 
 struct Sizes {
@@ -25,12 +27,14 @@ struct Sizes {
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> weights: array<vec4u>;
 @group(0) @binding(2) var<storage, read> batch: array<u32>;
-@group(0) @binding(3) var<storage, read_write> out: array<vec4u>;
+@group(0) @binding(3) var<storage, read> drawn: array<u32>;
+@group(0) @binding(4) var<storage, read_write> out: array<vec4u>;
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(global_invocation_id) at: vec3u) {
   if (at.y >= batch[0]) { return; }
-  let id = batch[batch[IDS] + at.y];
+  var id = batch[batch[IDS] + at.y];
+  if (id >= DRAWN) { id = drawn[id - DRAWN]; }
   let panel = u32(i32(id / 16u) - sizes.first_panel); // beyond all panels where it lies before this buffer
   let tile = at.x / PARTS;
   if (panel >= sizes.panels || tile >= sizes.tiles) { return; }

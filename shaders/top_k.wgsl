@@ -9,8 +9,9 @@
 //            first, 2 unused; u is its random number
 //   keys     (rows, keys_stride) maxima of `groups`, then room for masses (BINS)
 //   results  (rows, 8 + 3 k) key of the largest raw logit, sum of exp(raw - largest) f32, both of the adjusted ones, the target's
-//            raw logit, 3 unused; ids (k), adjusted (k) f32, raw (k) f32, best first; then tokens (draws)
+//            raw logit, as `drawn`, 2 unused; ids (k), adjusted (k) f32, raw (k) f32, best first; then tokens (draws)
 //            or NONE, raw (draws) f32
+//   drawn    (rows) the token of the row's first draw, within the k best or beyond; the best where there is none
 //
 // One workgroup a row.
 
@@ -38,6 +39,7 @@ struct Sizes { vocab: u32, stride4: u32, first: u32, groups: u32, chunks: u32, k
 @group(0) @binding(3) var<storage, read_write> keys: array<u32>;
 @group(0) @binding(4) var<storage, read> stats: array<vec4u>;
 @group(0) @binding(5) var<storage, read_write> results: array<u32>;
+@group(0) @binding(6) var<storage, read_write> drawn: array<u32>;
 
 /// Of counts: the first at which they add up to what is wanted, how much of it is wanted, and the whole of it; 0 where none is.
 struct Found { index: u32, wanted: u32, having: u32 }
@@ -64,6 +66,7 @@ var<workgroup> by_lane: array<vec2u, LANES>; // what lanes add up, or else have 
 var<workgroup> stripe_tops: array<vec2u, STRIPE>;
 var<workgroup> share_beyond: u32; // of all mass, what lies beyond the k best at most, in 2^-32
 var<workgroup> n_taken: u32; // n_chosen, for all lanes
+var<workgroup> drawn_first: u32; // the token of the first draw, if that is within the k best
 
 fn key_of(bits: u32) -> u32 {
   if ((bits & EXPONENT) == EXPONENT && bits != MINUS_INFINITY) { return BROKEN; }
@@ -382,6 +385,11 @@ fn among(lane: u32, walk: Walk, wanted: u32, left: u32) -> u32 {
   return workgroupUniformLoad(&found).index;
 }
 
+fn tell(row: u32, out: u32, id: u32) {
+  results[out + 5u] = id;
+  drawn[row] = id;
+}
+
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let row = group.x;
@@ -463,13 +471,27 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
       results[at + k] = adjusted(row, id);
       results[at + 2u * k] = raw(row, id);
       let below = (value_of(own.x) - value_of(top.y)) * slope;
-      by_lane[rank] = bitcast<vec2u>(vec2f(exp(max(below, -100.0)), 0.0));
+      by_lane[rank] = vec2u(bitcast<u32>(exp(max(below, -100.0))), id);
       if (rank == k - 1u) { last = own; }
+      if (rank == 0u) { drawn_first = id; }
     }
   }
 
-  // 4. Draws beyond them. Steps are 2^-31 of all mass, halved for each time that the share beyond leaves room for it.
-  if (draws.y == 0u) { return; }
+  // 4. The first draw, if it is among them.
+  workgroupBarrier();
+  if (draws.y == 0u) {
+    if (lane == 0u) { tell(row, out, drawn_first); }
+    return;
+  }
+  if (lane < k) {
+    var better = 0.0;
+    for (var i = 0u; i < lane; i++) { better += bitcast<f32>(by_lane[i].x); }
+    let wanted = (1.0 - f32(requests[draws.x].x) / 4294967296.0) * sum.y;
+    let own = by_lane[lane];
+    if (better <= wanted && better + bitcast<f32>(own.x) > wanted) { drawn_first = own.y; }
+  }
+
+  // 5. Draws beyond them. Steps are 2^-31 of all mass, halved for each time that the share beyond leaves room for it.
   let kept = add_up(lane, k).x;
   if (lane == 0u) {
     share_beyond = u32(clamp(1.0 - kept / sum.y + MARGIN, MARGIN, 0.9999999) * 4294967296.0);
@@ -480,7 +502,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     results[draws.z + i] = NONE;
     if (requests[draws.x + i].x <= beyond) { atomicAdd(&n_chosen, 1u); }
   }
-  if (count_taken(lane) == 0u) { return; }
+  let taken = count_taken(lane);
+  if (lane == 0u) { tell(row, out, drawn_first); }
+  if (taken == 0u) { return; }
   let shift = countLeadingZeros(beyond);
   let steps = 2147483648.0 * f32(1u << shift) / sum.y;
   // Logits further than ln(2 · steps) / slope below the largest have masses of less than half a step.
@@ -497,6 +521,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     if (lane == i % LANES && id != NONE) {
       results[draws.z + i] = id;
       results[draws.w + i] = raw(row, id);
+      if (i == 0u) { tell(row, out, id); }
     }
   }
 }

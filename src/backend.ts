@@ -30,9 +30,12 @@ export interface States {
   readonly rows: number;
 }
 
+/** In the place of an id, with a row's number: what was drawn in that row of the candidates asked for last (Candidates.drawn). */
+export const DRAWN = 2 ** 31;
+
 /** The rows of one forward, and where their keys and values lie. A backend prepares it once for all layers. */
 export interface Batch {
-  /** Token ids (rows). */
+  /** Token ids (rows); of decode steps also DRAWN ones, where a backend drawsAhead. */
   readonly ids: Uint32Array;
   /** Cosine and sine of each row's rotary angles: (rows, ropeDim / 2, 2). */
   readonly turns: Float32Array;
@@ -92,6 +95,11 @@ export interface Candidates {
    * costs nothing.
    */
   readonly beyond?: { readonly ids: Int32Array; readonly raw: Float32Array };
+  /**
+   * (rows) What the row's first draw comes to, or the best token where it has none; in arithmetic of its own, so that a draw may in truth
+   * come to the neighbour. Left out where the backend does not drawAhead.
+   */
+  readonly drawn?: Uint32Array;
 }
 
 /** Sizes that a backend's cache and scratch follow from. */
@@ -130,6 +138,8 @@ export interface Backend {
   readonly peakBytes: number;
   /** Whether the device is gone: every operation fails with `device-lost` then. */
   readonly lost: boolean;
+  /** Whether a step can begin with tokens that nobody has read yet: DRAWN ids. */
+  readonly drawsAhead: boolean;
 
   /** Whether weights of this type are computed. */
   computes(type: GgmlType): boolean;
@@ -209,8 +219,8 @@ export interface Backend {
   choosePath(nSamples: number, ctxLen: number): { readonly path: AttentionPath; readonly reason: string };
 
   /**
-   * The k best tokens of each request's row, with what sampling and log-probabilities need: until more are asked for, which may take
-   * their place. Rows behind those do not count.
+   * The k best tokens of each request's row, with what sampling and log-probabilities need: until the next but one are asked for, which
+   * may take their place. Rows behind those do not count.
    */
   candidates(logits: Tensor, requests: readonly Request[], k: number): Promise<Candidates>;
   /** All raw logits of one row, for the rare draw that candidates do not decide. */

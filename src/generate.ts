@@ -4,7 +4,7 @@
 // layers, of kernels, or of how prompts became ids.
 
 import type { Choice, Chunk, Result, TokenLogprob } from "./api.ts";
-import type { Batch, Candidates, Edits, Request, Tensor } from "./backend.ts";
+import { type Batch, type Candidates, DRAWN, type Edits, type Request, type Tensor } from "./backend.ts";
 import type { Tail } from "./cache.ts";
 import type { Engine } from "./engine.ts";
 import type { Row } from "./model.ts";
@@ -61,6 +61,12 @@ interface Asked {
   readonly found: Promise<Candidates>;
 }
 
+/** A step on its way: what its branches' samples are about to draw from, and the rows that run. */
+interface Step extends Asked {
+  readonly of: readonly Branch[];
+  readonly rows: readonly Row[];
+}
+
 /**
  * Generates n choices from a prompt (1 … contextLength known ids), in the order of their index. Errors: `context-length`, `memory`,
  * `disposed`; an abort throws signal.reason.
@@ -87,7 +93,11 @@ export function* generate(
   // Of a step's rows; filled anew for each.
   const tailLengths = new Uint32Array(backend.maxSamples);
   const tailBlocks: Uint32Array[] = [];
-  const requests: Asking[] = [];
+  let [requests, spare]: Asking[][] = [[], []]; // two steps may be on their way
+  let latest: Promise<Candidates> | undefined; // of the logits that are there to be read
+  let satOut = false; // a branch, the step before
+  let context: Batch["context"];
+  let waiting: Sample[] = [];
   /** Whether texts are read as they grow; else each is made when its sample is over. */
   const readsAlong = listener !== undefined || options.stop.length > 0;
   let maxTokens = 0;
@@ -110,44 +120,23 @@ export function* generate(
       yield* drawAll(askFor(logits as Tensor, [{ samples: begun }]));
     }
 
-    const context = { blocks: path.blocks(), length: promptIds.length };
-    const waiting = samples.filter((sample) => !sample.finishReason);
-    let satOut = false; // a branch, the step before
+    context = { blocks: path.blocks(), length: promptIds.length };
+    waiting = samples.filter((sample) => !sample.finishReason);
+    let step: Step | undefined; // on its way
     while (waiting.length + active.length > 0) {
       yield* breathe(engine, signal);
-      if (endStopped()) active = grown(active);
-      // Each may come to be a row of its own.
-      const places = backend.maxSamples - count(active);
-      const comers = waiting.splice(0, places).filter((sample) => !sample.finishReason);
-      active.push(...alike(comers).map((samples) => ({ samples, tail: cache.newTail() })));
-      // Where memory runs short some sit a step out: the first can always go on to its end, and frees its blocks then.
-      const running: Branch[] = [];
-      const rows: Row[] = [];
-      let takes = false; // a block, any of them
-      for (const branch of active) {
-        if (branch.tail.takesBlock) {
-          if (!(yield* makeRoom(branch, active[0]))) continue;
-          takes = true;
-        }
-        running.push(branch);
-        rows.push(nextRow(branch));
+      if (endStopped()) {
+        active = grown(active);
+        continue;
       }
-      if (running.length === 0) continue;
-
-      const { path: attention, reason } =
-        options.attention === "auto"
-          ? backend.choosePath(count(running), context.length)
-          : { path: options.attention, reason: "asked for by the option attention" };
-      watch.stepBegins();
-      const out = engine.forward.decode(rows, context, tailsOf(running), attention);
-      const asked = askFor(out, running);
-      watch.stepRuns(attention, reason);
-      // One that comes back may find that it needs no block after all.
-      if (takes || satOut) watch.stepHolds(context.blocks.length, running);
-      satOut = running.length < active.length;
-      yield* drawAll(asked);
+      step ??= yield* nextStep();
+      if (!step) continue;
+      const ahead = stepAhead(step);
+      const isFollowed = yield* drawAll(step);
       watch.stepEnds();
       active = grown(active);
+      step = ahead && !isFollowed ? stepAgain(ahead) : ahead;
+      if (step) watch.stepBegins();
     }
 
     const choices = samples.map((sample) => choiceOf(sample));
@@ -179,33 +168,123 @@ export function* generate(
     return found;
   }
 
+  /** Begins a step of all that find memory; none where nobody is left. */
+  function* nextStep(): Steps<Step | undefined> {
+    // Each may come to be a row of its own.
+    const places = backend.maxSamples - count(active);
+    const comers = waiting.splice(0, places).filter((sample) => !sample.finishReason);
+    active.push(...alike(comers).map((samples) => ({ samples, tail: cache.newTail() })));
+    // Where memory runs short some sit a step out: the first can always go on to its end, and frees its blocks then.
+    const running: Branch[] = [];
+    const rows: Row[] = [];
+    let takes = false; // a block, any of them
+    for (const branch of active) {
+      if (branch.tail.takesBlock) {
+        if (!(yield* makeRoom(branch, active[0]))) continue;
+        takes = true;
+      }
+      running.push(branch);
+      rows.push(nextRow(branch, lastId(branch.samples[0])));
+    }
+    if (running.length === 0) return undefined;
+
+    watch.stepBegins();
+    const step = begin(running, rows);
+    // One that comes back may find that it needs no block after all.
+    if (takes || satOut) watch.stepHolds(context.blocks.length, running);
+    satOut = running.length < active.length;
+    return step;
+  }
+
+  /**
+   * Begins the step behind one whose tokens nobody has read yet, where the backend can tell them: it need not wait for them then. For
+   * samples that turn out to have ended with these it is in vain. None where something else would have to be known before.
+   */
+  function stepAhead({ of }: Step): Step | undefined {
+    const canFollow = backend.drawsAhead && sampler.isFollowed && sampling.logprobs <= CANDIDATES;
+    if (!canFollow || satOut || waiting.length > 0 || !active.every(goesOn)) return undefined;
+    let row = -1; // of what it draws
+    const rows = active.map((branch) => {
+      do row++;
+      while (of[row] !== branch);
+      return nextRow(branch, DRAWN + row);
+    });
+    return begin(active, rows, 1);
+  }
+
+  /** Whether a branch's next token but one can be nothing but another row of it, on memory that it has. */
+  function goesOn({ samples, tail }: Branch): boolean {
+    return samples.length === 1 && samples[0].ids.length + 1 < maxTokens && !tail.takesBlock;
+  }
+
+  /** A step from the tokens that samples drew, where it began with another: what it left in the cache is written anew. */
+  function stepAgain({ of, rows }: Step): Step | undefined {
+    const running = of.filter(({ samples }) => !samples[0].finishReason);
+    const again = rows
+      .map((row, i) => ({ ...row, id: lastId(of[i].samples[0]) }))
+      .filter((_, i) => running.includes(of[i]));
+    return running.length > 0 ? begin(running, again) : undefined;
+  }
+
+  /** ahead: whether the step before is still on its way. */
+  function begin(running: readonly Branch[], rows: readonly Row[], ahead = 0): Step {
+    const { path, reason } = attentionOf(count(running));
+    const out = engine.forward.decode(rows, context, tailsOf(running), path);
+    const asked = askFor(out, running, ahead);
+    watch.stepRuns(path, reason);
+    return { ...asked, of: running, rows };
+  }
+
+  function attentionOf(nSamples: number): ReturnType<typeof backend.choosePath> {
+    return options.attention === "auto"
+      ? backend.choosePath(nSamples, context.length)
+      : { path: options.attention, reason: "asked for by the option attention" };
+  }
+
   /** Asks the backend for what samples draw from: a row of logits for each branch. */
-  function askFor(out: Tensor, of: Asked["of"]): Asked {
+  function askFor(out: Tensor, of: Asked["of"], ahead = 0): Asked {
+    [requests, spare] = [spare, requests];
     requests.length = Math.min(requests.length, of.length);
     for (let row = 0; row < of.length; row++) {
       const { samples } = of[row];
       requests[row] ??= { edits: NO_EDITS, inverseTemperature: sampler.inverseTemperature, uniforms: [] };
       requests[row].edits = sampler.edits(samples[0].index);
-      fillUniforms(requests[row].uniforms, samples);
+      fillUniforms(requests[row].uniforms, samples, ahead);
     }
     const found = backend.candidates(out, requests, Math.max(CANDIDATES, sampling.logprobs));
+    found.catch(() => {}); // of a step in vain nobody hears
+    latest = found;
     return { out, of, requests, found };
   }
 
+  /** All logits of a row. Where others have taken their place since, its token runs again. */
+  function* logitsOf(asked: Asked, row: number): Steps<Float32Array> {
+    if (latest === asked.found) return yield* settled(backend.logits(asked.out, row));
+    const { of, rows } = asked as Step;
+    const { samples, tail } = of[row];
+    const again = { ...rows[row], id: lastId(samples[0]) };
+    const tails = { blocks: [tail.blocks()], lengths: Uint32Array.of(again.position + 1 - promptIds.length) };
+    latest = undefined;
+    const out = engine.forward.decode([again], context, tails, attentionOf(1).path);
+    return yield* settled(backend.logits(out, 0));
+  }
+
   /** Numbers of the samples' draws, as far as the backend follows them; none where no draw has one. */
-  function fillUniforms(uniforms: number[], samples: readonly Sample[]): void {
+  function fillUniforms(uniforms: number[], samples: readonly Sample[], ahead: number): void {
     let count = 0;
     for (; count < samples.length && count < DRAWS; count++) {
-      const uniform = sampler.uniform(samples[count].index);
+      const uniform = sampler.uniform(samples[count].index, ahead);
       if (uniform === undefined) break;
       uniforms[count] = uniform;
     }
     if (uniforms.length > count) uniforms.length = count;
   }
 
-  /** All samples draw their tokens, and take them. */
-  function* drawAll({ out, of, requests, found }: Asked): Steps<void> {
+  /** All samples draw their tokens, and take them; whether these are what the backend drew. */
+  function* drawAll(asked: Asked): Steps<boolean> {
+    const { of, requests, found } = asked;
     const candidates = yield* settled(found);
+    let isFollowed = true;
     let first = 0; // of the row's draws
     for (let row = 0; row < of.length; row++) {
       let all: Float32Array | undefined;
@@ -213,20 +292,23 @@ export function* generate(
       const { samples } = of[row];
       for (let i = 0; i < samples.length; i++) {
         const sample = samples[i];
+        if (sample.finishReason) continue; // since the step began
         let drawn = sampler.draw(sample.index, candidates, row, i < uniforms.length ? first + i : undefined);
         if (!drawn) {
-          all ??= yield* settled(backend.logits(out, row));
+          all ??= yield* logitsOf(asked, row);
           drawn = sampler.drawFromLogits(sample.index, all, candidates, row);
         }
-        const top = options.wantsLogprobs ? yield* alternatives(out, row, edits, candidates, all) : NO_TOP;
+        isFollowed &&= drawn.id === candidates.drawn?.[row];
+        const top = options.wantsLogprobs ? yield* alternatives(asked, row, edits, candidates, all) : NO_TOP;
         take(sample, drawn, top);
       }
       first += uniforms.length;
     }
+    return isFollowed;
   }
 
   function* alternatives(
-    out: Tensor,
+    asked: Asked,
     row: number,
     edits: Edits,
     candidates: Candidates,
@@ -235,8 +317,7 @@ export function* generate(
     const count = sampling.logprobs;
     if (count === 0) return [];
     return (
-      sampler.top(count, edits, candidates, row) ??
-      sampler.topFromLogits(count, all ?? (yield* settled(backend.logits(out, row))))
+      sampler.top(count, edits, candidates, row) ?? sampler.topFromLogits(count, all ?? (yield* logitsOf(asked, row)))
     );
   }
 
@@ -307,12 +388,12 @@ export function* generate(
     return true;
   }
 
-  /** A place for the branch's last token in its tail. */
-  function nextRow({ samples, tail }: Branch): Row {
+  /** A place for the branch's next token in its tail. */
+  function nextRow({ tail }: Branch, id: number): Row {
     const position = promptIds.length + tail.length;
     const { block, place, copy } = tail.append();
     if (copy) backend.copyBlock(copy.from, copy.to, copy.tokens);
-    return { id: lastId(samples[0]), position, block, place };
+    return { id, position, block, place };
   }
 
   function tailsOf(branches: readonly Branch[]): NonNullable<Batch["tails"]> {

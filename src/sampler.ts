@@ -37,8 +37,15 @@ export interface Sampler {
   readonly inverseTemperature: number;
   /** The changes to the logits of the sample's next row; a copy. Empty (length 0) where nothing changes them. */
   edits(sample: number): Edits;
-  /** The number of the sample's next draw, for a request to the backend; none where top-k, top-p or min-p can end a draw. */
-  uniform(sample: number): number | undefined;
+  /**
+   * Whether a backend can tell what samples draw: the best token each time, or what a draw's number and raw logits alone say.
+   */
+  readonly isFollowed: boolean;
+  /**
+   * The number of the sample's next draw, or of one `ahead` of it, for a request to the backend; none where top-k, top-p or min-p can
+   * end a draw.
+   */
+  uniform(sample: number, ahead?: number): number | undefined;
   /**
    * The sample's next token from row `row` of the candidates, or from what lies beyond them for this draw (of all uniforms asked
    * for; left out where none was for it); undefined where only the whole row of logits decides.
@@ -66,6 +73,7 @@ export function createSampler(text: TextModule, vocab: number): Sampler {
   let inverseTemperature = 0;
   /** Whether anything changes logits before they are drawn from. */
   let hasEdits = false;
+  let isFollowed = false;
   /** The candidates whose adjusted logits are text.wasm's input at present, and where. */
   let placed: Candidates | undefined;
   let placedAt = 0;
@@ -112,6 +120,7 @@ export function createSampler(text: TextModule, vocab: number): Sampler {
         const own = choiceSeed(text, seed, sample);
         text.samplerSeed(handle, sample, lowWord(own), highWord(own));
       }
+      isFollowed = !hasEdits && (inverseTemperature === 0 || text.samplerUniform(handle, 0, 0) >= 0);
     },
     get inverseTemperature() {
       return inverseTemperature;
@@ -122,8 +131,11 @@ export function createSampler(text: TextModule, vocab: number): Sampler {
       if (count < 0) throw failure(count, sample);
       return count === 0 ? NO_EDITS : u32(text, text.samplerEditsAt(handle), count * 4).slice();
     },
-    uniform(sample) {
-      const uniform = text.samplerUniform(handle, sample);
+    get isFollowed() {
+      return isFollowed;
+    },
+    uniform(sample, ahead = 0) {
+      const uniform = text.samplerUniform(handle, sample, ahead);
       return uniform < 0 ? undefined : uniform;
     },
     draw(sample, candidates, row, draw = -1) {

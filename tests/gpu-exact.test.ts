@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { generateMaze, mazePrompt } from "../models/maze/maze.ts";
+import { type Candidates, DRAWN } from "../src/backend.ts";
 import type { Engine } from "../src/engine.ts";
 import { generate as stepsOf } from "../src/generate.ts";
 import { type Choice, type GenerateOptions, load } from "../src/index.ts";
@@ -84,6 +85,70 @@ if (gpu) {
         engine.backend.dispose();
       });
   test("choices ended at different steps", () => assert.ok(lengths.size > 4, `${lengths.size} different lengths`));
+
+  test("steps that begin before their tokens are read change no choice, also where the backend drew others", async () => {
+    const engine = await engineFor(randomModel({ ...MODELS[0].options, seed: 31 }), { kernelClass: "few" });
+    const { backend: real, forward } = engine;
+    let ahead = 0;
+    let steps = 0;
+    const watched: Engine["forward"] = {
+      ...forward,
+      decode(rows, ...rest) {
+        steps++;
+        if (rows.some(({ id }) => id >= DRAWN)) ahead++;
+        return forward.decode(rows, ...rest);
+      },
+    };
+    /** The engine, whose candidates come back changed. */
+    const changed = (drawsAhead: boolean, change: (found: Candidates) => Partial<Candidates>): Engine => ({
+      ...engine,
+      forward: watched,
+      backend: Object.create(real, {
+        drawsAhead: { value: drawsAhead },
+        candidates: {
+          value: async (...args: Parameters<typeof real.candidates>) => {
+            const found = await real.candidates(...args);
+            return { ...found, ...change(found) };
+          },
+        },
+      }),
+    });
+    const asTheyAre = () => ({});
+    const others = ({ drawn }: Candidates) => ({ drawn: drawn?.map((id) => id + 1) });
+    const undecided = () => ({ beyond: undefined });
+    const calls: GenerateOptions[] = [
+      { temperature: 0, n: 2 },
+      { temperature: 1, n: share ? 3 : 20 },
+      { temperature: 3, n: share ? 4 : 20, stop: ["e", "a"] }, // which ends samples at different steps
+    ];
+    for (const [c, call] of calls.entries()) {
+      const attention = "two-part";
+      const same = { ...call, attention, seed: c, maxTokens: share ? 10 : 40, ignoreEos: true } as const;
+      const compare = async (of: Engine, want: Choice[], what: string) => {
+        [ahead, steps] = [0, 0];
+        const got = await run(of, promptOf(70, c), same);
+        for (const [i, choice] of got.entries()) sameChoice(choice, want[i], `call ${c}, choice ${i}, ${what}`);
+      };
+      const want = await run(changed(false, asTheyAre), promptOf(70, c), same);
+      await compare(changed(true, asTheyAre), want, "ahead");
+      // Greedy samples are one row. The others part at once.
+      assert.ok(c === 0 ? ahead === 0 : ahead > steps / 2, `call ${c}: ${ahead} of ${steps} steps begun ahead`);
+      await compare(changed(true, others), want, "others drawn");
+      if (c > 0) assert.ok(ahead > 0 && steps > 1.5 * ahead, `call ${c}: ${steps} steps, ${ahead} of them in vain`);
+      const whole = await run(changed(false, undecided), promptOf(70, c), same);
+      await compare(changed(true, undecided), whole, "from all logits");
+    }
+    const [alone] = await run(changed(false, asTheyAre), promptOf(9, 9), {
+      temperature: 0,
+      maxTokens: 9,
+      ignoreEos: true,
+    });
+    ahead = 0;
+    const greedy = { temperature: 0, maxTokens: 9, ignoreEos: true };
+    sameChoice((await run(changed(true, asTheyAre), promptOf(9, 9), greedy))[0], alone, "one greedy sample");
+    assert.is(ahead, 7); // of eight steps all but the first
+    real.dispose();
+  });
 
   test("ids that another path or number of samples changes", async () => {
     const wanted = share ? 500 : 10_000;

@@ -363,15 +363,18 @@ export function samplerLogSumExp(handle: usize): f64 {
   return top < Infinity && top > -Infinity ? logSumExp(sampler.input, sampler.vocab, top, 1) : NaN;
 }
 
-/** The number in [0, 1) that the sample's next draw takes, where that goes down all tokens; -1 where anything can end it sooner. */
-export function samplerUniform(handle: usize, sample: u32): f64 {
+/**
+ * The number in [0, 1) that the sample's next draw takes, or one `ahead` of it, where draws go down all tokens; -1 where anything can end
+ * one sooner.
+ */
+export function samplerUniform(handle: usize, sample: u32, ahead: u32): f64 {
   const sampler = changetype<Sampler>(handle);
-  return sampler.inverseTemperature > 0 && keepsAll(sampler) ? uniformOf(sampler, sample) : -1;
+  return sampler.inverseTemperature > 0 && keepsAll(sampler) ? uniformOf(sampler, sample, ahead) : -1;
 }
 
-function uniformOf(sampler: Sampler, sample: u32): f64 {
+function uniformOf(sampler: Sampler, sample: u32, ahead: u32 = 0): f64 {
   const record = sampler.samples + sample * SAMPLE_BYTES;
-  return uniform(load<u32>(record), load<u32>(record, 4), load<u32>(record, 8));
+  return uniform(load<u32>(record), load<u32>(record, 4), load<u32>(record, 8) + ahead);
 }
 
 // --- The walk down the tokens in order of probability ---------------------------------------------------------------------

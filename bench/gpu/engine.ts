@@ -1,7 +1,7 @@
 // A model of a given shape with random weights on a GPU, a context in its cache, and steps of its forward.
 // Everything runs through the backend's contract and model.ts, as in a real call. Knows nothing of tables or of times.
 
-import type { Backend, Batch, Request } from "../../src/backend.ts";
+import { type Backend, type Batch, DRAWN, type Request } from "../../src/backend.ts";
 import type { ModelConfig } from "../../src/config.ts";
 import { fail } from "../../src/errors.ts";
 import { GGML_TYPES } from "../../src/formats/gguf.ts";
@@ -29,7 +29,7 @@ export interface BenchEngine {
   readonly uploadMs: number;
   /** Prefills the context; milliseconds. */
   prefill(tokens: number): Promise<number>;
-  /** A function that runs one decode step, from recording to the candidates read back, with one draw a sample. */
+  /** A function that runs one decode step with one draw a sample, as calls do: it begins the next one, and waits for the candidates of its own. */
   step(context: number, n: number, decLen: number, path: Path): Promise<() => Promise<void>>;
 }
 
@@ -118,10 +118,18 @@ export async function createEngine(opened: OpenedDevice, config: ModelConfig, ty
       const tails = { blocks, lengths: new Uint32Array(n).fill(length) };
       // A draw a sample, of the best token: where all tokens are about as likely, as here, most others would lie beyond the candidates.
       const requests = rows.map((): Request => ({ edits: NO_EDITS, inverseTemperature: 1, uniforms: [0] }));
-      return async () => {
+      const followed = rows.map((row, i): Row => ({ ...row, id: DRAWN + i }));
+      const begin = (rows: readonly Row[]) => {
         const chosen = path === "auto" ? backend.choosePath(n, context).path : path;
         const logits = forward.decode(rows, batchContext, tails, chosen === "two-part" ? "two-part" : "one-part");
-        await backend.candidates(logits, requests, 64);
+        return backend.candidates(logits, requests, 64);
+      };
+      let found: Promise<unknown> | undefined; // of the step that is on its way
+      return async () => {
+        found ??= begin(rows);
+        const ahead = begin(followed);
+        await found;
+        found = ahead;
       };
     },
   };

@@ -308,6 +308,7 @@ export function createCpuBackend(cpu: CpuModule, shape: Shape, memoryLimit = WAS
         ? { path: "two-part", reason: "several samples share the prompt: it is read once a step for all of them" }
         : { path: "one-part", reason: "one sample at a time: there is nothing to share" },
 
+    drawsAhead: false,
     candidates: async (logits, requests, k) => candidates(cpu, logits as CpuTensor, requests, k),
     async logits(logits, row) {
       const { at, cols } = logits as CpuTensor;

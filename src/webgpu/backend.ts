@@ -45,11 +45,13 @@ export async function createWebGpuBackend(
     createAttention(gpu, shape, MAX_SAMPLES, trials),
     createCandidates(gpu, shape.vocab, MAX_SAMPLES),
   ] as const;
-  const [buffers, rmsNorm, addBias, linear, attention, candidates] = await Promise.all(made).catch(async (error) => {
-    await Promise.allSettled(made); // none of them allocates after the disposal
-    gpu.dispose();
-    throw error;
-  });
+  const [buffers, rmsNorm, addBias, linear, attention, { drawn, ...candidates }] = await Promise.all(made).catch(
+    async (error) => {
+      await Promise.allSettled(made); // none of them allocates after the disposal
+      gpu.dispose();
+      throw error;
+    },
+  );
   // Where the GPU is a program, measuring takes longer than it could ever save.
   const costs = opened.isSoftware || trials.texts ? undefined : await costsOn(opened, shape);
   const LANES = 64;
@@ -59,6 +61,7 @@ export async function createWebGpuBackend(
     device: `${opened.name} (${[...abilitiesInUse(opened)].join(", ") || "core WebGPU"})`,
     maxRows: MAX_ROWS,
     maxSamples: MAX_SAMPLES,
+    drawsAhead: true,
     ...attention,
     ...candidates,
     ...linear,
@@ -98,7 +101,7 @@ export async function createWebGpuBackend(
 
     prepare(batch) {
       linear.begin(batch.ids.length, batch.tails !== undefined);
-      const prepared = buffers.prepare(batch, linear.productKind === "matrix");
+      const prepared = buffers.prepare(batch, linear.productKind === "matrix", drawn());
       attention.settle(); // behind the writing, to be submitted with the forward
       return prepared;
     },

@@ -60,6 +60,8 @@ export interface GpuBatch extends PreparedBatch {
   readonly decoding: boolean;
   /** The longest tail in tokens. */
   readonly decLen: number;
+  /** Tokens (rows) that candidates drew before, for ids that ask for them. */
+  readonly drawn: GPUBuffer;
 }
 
 const HEADER = 8;
@@ -124,7 +126,7 @@ export function createBuffers(gpu: Gpu) {
     /** Bytes of a tensor. */
     tensorBytes: bytesOf,
 
-    prepare({ ids, turns, slots, context, tails }: Batch, tiles = false): GpuBatch {
+    prepare({ ids, turns, slots, context, tails }: Batch, tiles = false, drawn?: GPUBuffer): GpuBatch {
       const rows = ids.length;
       let tailStride = 0;
       let decLen = 0;
@@ -168,6 +170,7 @@ export function createBuffers(gpu: Gpu) {
         tiles,
         decoding: tails !== undefined,
         decLen,
+        drawn: drawn ?? batchBuffer,
       };
     },
   };

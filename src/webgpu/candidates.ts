@@ -32,7 +32,7 @@ export async function createCandidates(
   gpu: Gpu,
   vocab: number,
   maxSamples: number,
-): Promise<Pick<Backend, "candidates" | "logits"> & { scratchBytes(): number }> {
+): Promise<Pick<Backend, "candidates" | "logits"> & { drawn(): GPUBuffer; scratchBytes(): number }> {
   if (vocab > MOST_IDS) fail("unsupported", `the vocabulary has ${vocab} tokens, expected at most ${MOST_IDS}`);
   const groupsOf = (EDITS: 0 | 1) => gpu.kernels.get("top_k_groups", { constants: { EDITS } });
   const [plainGroups, editedGroups, topK] = await Promise.all([
@@ -49,15 +49,16 @@ export async function createCandidates(
     keys: (rows: number, cols: number) => rows * keysStride(cols) * 4,
     stats: (rows: number, cols: number) => rows * chunks(cols) * 16,
     results: (rows: number, draws: number) => (rows * (HEAD + 3 * MOST) + 2 * roomOf(draws)) * 4,
+    drawn: (rows: number) => rows * 4,
   };
   let requests = gpu.buffer(needs.requests(maxSamples, EDITS), "requests");
   let keys = gpu.buffer(needs.keys(maxSamples, vocab), "largest logits");
   let stats = gpu.buffer(needs.stats(maxSamples, vocab), "sums of logits");
   let results = gpu.buffer(needs.results(maxSamples, maxSamples), "candidates");
+  let drawn = gpu.buffer(needs.drawn(maxSamples), "drawn tokens");
   let words = new Uint32Array(requests.size / 4);
-  // What was found is there until more is.
-  let found = new ArrayBuffer(results.size);
-  let sums = sumsOf(maxSamples);
+  /** What was found last, and before; by turns. */
+  const found = [0, 1].map(() => ({ results: new ArrayBuffer(results.size), sums: sumsOf(maxSamples) }));
 
   /** The buffer where it is large enough, else a larger one in its place. */
   function atLeast(buffer: GPUBuffer, bytes: number): GPUBuffer {
@@ -112,16 +113,20 @@ export async function createCandidates(
     keys = atLeast(keys, needs.keys(rows, cols));
     stats = atLeast(stats, needs.stats(rows, cols));
     results = atLeast(results, needs.results(rows, nDraws));
+    drawn = atLeast(drawn, needs.drawn(rows));
     const topKGroups = of.some(({ edits }) => edits.length > 0) ? editedGroups : plainGroups;
     gpu.repeat([topKGroups, buffer, first, rows, cols, k], () => {
       const sizes = [cols, stride / 4, first, groups(cols), chunks(cols), keysStride(cols)];
       gpu.run(topKGroups, [buffer, requests, keys, stats], sizes, chunks(cols), rows);
-      gpu.run(topK, [buffer, requests, keys, stats, results], [...sizes, k], rows);
+      gpu.run(topK, [buffer, requests, keys, stats, results, drawn], [...sizes, k], rows);
     });
-    if (results.size > found.byteLength) found = new ArrayBuffer(results.size);
-    await gpu.read(results, 0, (rows * width + 2 * roomOf(nDraws)) * 4, found);
-    if (rows > sums.rawLse.length) sums = sumsOf(rows);
-    return unpack(found, of, k, nDraws, rows * width, sums);
+    const to = found.shift() as (typeof found)[0];
+    found.push(to);
+    if (results.size > to.results.byteLength) to.results = new ArrayBuffer(results.size);
+    if (rows > to.sums.rawLse.length) to.sums = sumsOf(rows);
+    const into = to.results;
+    await gpu.read(results, 0, (rows * width + 2 * roomOf(nDraws)) * 4, into);
+    return unpack(into, of, k, nDraws, rows * width, to.sums);
   }
 
   /** The first rows of a tensor. */
@@ -148,22 +153,24 @@ export async function createCandidates(
         adjusted: new Float32Array(size),
         raw: new Float32Array(size),
       };
-      const { rawLse, adjustedLse, target, beyond } = await best(tensor, of, 1);
+      const { rawLse, adjustedLse, target, beyond, drawn } = await best(tensor, of, 1);
       let row = 0;
       for await (const raw of wholeRows(tensor, of.length)) {
         bestOfRow(raw, of[row].edits, found, row);
         row++;
       }
-      return { ...found, rawLse, adjustedLse, target, beyond };
+      return { ...found, rawLse, adjustedLse, target, beyond, drawn };
     },
     async logits(logits, row) {
       return readRow(gpu, logits as GpuTensor, row);
     },
+    drawn: () => drawn,
     scratchBytes: () =>
       needs.requests(maxSamples, EDITS) +
       needs.keys(maxSamples, vocab) +
       needs.stats(maxSamples, vocab) +
-      needs.results(maxSamples, maxSamples),
+      needs.results(maxSamples, maxSamples) +
+      needs.drawn(maxSamples),
   };
 }
 
@@ -186,6 +193,7 @@ const sumsOf = (rows: number) => ({
   rawLse: new Float64Array(rows),
   adjustedLse: new Float64Array(rows),
   target: new Float32Array(rows),
+  drawn: new Uint32Array(rows),
 });
 
 /** drawn: as in writeRequests. Errors: `format` where a row has logits that are not numbers, or no possible token. */
@@ -200,7 +208,7 @@ function unpack(
   const rows = of.length;
   const words = new Uint32Array(results);
   const floats = new Float32Array(results);
-  const { rawLse, adjustedLse, target } = sums;
+  const { rawLse, adjustedLse, target, drawn: tokens } = sums;
   const stride = HEAD + 3 * k;
   for (let row = 0; row < rows; row++) {
     const at = row * stride;
@@ -211,6 +219,7 @@ function unpack(
     adjustedLse[row] =
       inverseTemperature > 0 ? logitOf(words[at + 2]) * inverseTemperature + Math.log(floats[at + 3]) : 0;
     target[row] = floats[at + 4];
+    tokens[row] = words[at + 5];
   }
   return {
     k,
@@ -221,6 +230,7 @@ function unpack(
     rawLse: rawLse.subarray(0, rows),
     adjustedLse: adjustedLse.subarray(0, rows),
     target: target.subarray(0, rows),
+    drawn: tokens.subarray(0, rows),
     beyond: {
       ids: new Int32Array(results, drawn * 4, nDraws),
       raw: floats.subarray(drawn + roomOf(nDraws)).subarray(0, nDraws),

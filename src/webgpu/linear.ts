@@ -502,11 +502,12 @@ export async function createLinear(
       const { stack, firstPanel } = table as GpuWeight;
       const { parts, layout, panelUnits, tiles, embed } = stack;
       const to = out as GpuTensor;
+      const { buffer, drawn } = batch as GpuBatch;
       const groups = Math.ceil((tiles * layout.parts) / EMBED_LANES);
       for (const part of parts) {
         const sizes = [placeOf(to) / 4, to.stride / 4, strideOf(to.cols) / 4];
         sizes.push(part.firstPanel - firstPanel, part.panels, panelUnits, tiles);
-        gpu.run(embed, [part.buffer, (batch as GpuBatch).buffer, to.buffer], sizes, groups, batch.rows);
+        gpu.run(embed, [part.buffer, buffer, drawn, to.buffer], sizes, groups, batch.rows);
       }
       to.form.tiles = false;
     },

@@ -2,16 +2,17 @@
 // Cases and bounds are in fixtures/kernel-cases.ts; what is right is in reference.ts. Knows nothing of who runs the tests.
 
 import * as assert from "uvu/assert";
-import type {
-  Backend,
-  Batch,
-  Candidates,
-  Edits,
-  PreparedBatch,
-  Request,
-  Shape,
-  States,
-  Tensor,
+import {
+  type Backend,
+  type Batch,
+  type Candidates,
+  DRAWN,
+  type Edits,
+  type PreparedBatch,
+  type Request,
+  type Shape,
+  type States,
+  type Tensor,
 } from "../../src/backend.ts";
 import { createSampler, validateSampling } from "../../src/sampler.ts";
 import { newTextModule } from "../../src/wasm.ts";
@@ -1056,6 +1057,63 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
     const row = backend.vector(rows[2].raw.map((x) => (x === -1e30 ? -Infinity : x)));
     const alone = await backend.candidates(row, [{ ...requests[2], uniforms: requests[2].uniforms.filter(some) }], k);
     assert.equal(alone.beyond?.ids, together, "alone");
+  });
+
+  test(`${name}: candidates, what each row's first draw comes to, and steps that begin with it`, async () => {
+    const backend = await create();
+    const random = newRandom(11);
+    const [vocab, k] = [2100, 64];
+    const raws = [1, 3, 0.2].map((scale) => Float32Array.from({ length: vocab }, () => scale * random.normal()));
+    const [bias, one] = new Uint32Array(Float32Array.of(9, 1).buffer);
+    const numbers = [0, 1e-9, 0.003, 1 - 1e-7, 1 - 2 ** -53, ...Array.from({ length: 13 }, () => random.next())];
+    const rows: { raw: Float32Array; request: Request }[] = raws.flatMap((raw, i) =>
+      numbers.map((u) => ({
+        raw,
+        request: {
+          edits: Uint32Array.from(i === 1 ? [77, bias, one, 0] : []),
+          inverseTemperature: [1, 0.5, 2][i],
+          uniforms: [u, 0.5],
+        },
+      })),
+    );
+    // The best: of a greedy row, and of one without draws.
+    for (const inverseTemperature of [0, 1])
+      rows.push({ raw: raws[0], request: { edits: new Uint32Array(0), inverseTemperature } });
+    const values = rows.flatMap(({ raw }) => [...raw]);
+    const logits = await newTensor(backend, values, rows.length, vocab, ROPE_DIM);
+    const requests = rows.map(({ request }) => request);
+    const { drawn } = await backend.candidates(logits, requests, k);
+    assert.is(drawn !== undefined, backend.drawsAhead);
+    if (!drawn) return;
+
+    for (const [row, { raw, request }] of rows.entries()) {
+      const { edits, inverseTemperature, uniforms } = request;
+      const adjusted = edited(raw, edits);
+      const order = Array.from(adjusted.keys()).sort((a, b) => adjusted[b] - adjusted[a] || a - b);
+      const rank = order.indexOf(drawn[row]);
+      if (!uniforms) {
+        assert.is(rank, 0, `row ${row}: the best`);
+        continue;
+      }
+      // The mass from there on, and behind it.
+      const lse = reference.logSumExp(Float64Array.from(adjusted, (x) => x * inverseTemperature));
+      const mass = (id: number) => Math.exp(adjusted[id] * inverseTemperature - lse);
+      const behind = order.slice(rank + 1).reduce((sum, id) => sum + mass(id), 0);
+      const left = 1 - uniforms[0];
+      const what = `row ${row}, ${uniforms[0]}: rank ${rank}`;
+      assert.ok(behind < left + 2e-6 && behind + mass(drawn[row]) > left - 2e-6, what);
+    }
+
+    const [cols, last] = [64, rows.length - 1];
+    const data = randomBlocks("F16", vocab * cols, 1, newRandom(5), cols);
+    const table = await newWeight(backend, "F16", vocab, cols, data);
+    const embedded = async (ids: number[]) => {
+      const out = backend.tensor(ids.length, cols);
+      backend.embed(table, backend.prepare(plainBatch(ids, ROPE_DIM)), out);
+      return valuesOf(backend, out);
+    };
+    const got = await embedded([DRAWN + 7, 9, DRAWN, DRAWN + last]);
+    sameBits(got, await embedded([drawn[7], 9, drawn[0], drawn[last]]), "rows of the table");
   });
 
   // -------------------------------------------------------------------------------------------- errors

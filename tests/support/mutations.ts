@@ -805,6 +805,13 @@ export const MUTATIONS: readonly Mutation[] = [
     what: "a unit's columns land on one another",
     tests: /^embed F16, bit/,
   },
+  {
+    shader: "embed",
+    find: "id = drawn[id - DRAWN];",
+    replace: "id = drawn[at.y];",
+    what: "a drawn token is of the row's own number",
+    tests: /^candidates, what each row/,
+  },
   // -------------------------------------------------------------------------------------------- norms and gates
   {
     shader: "rms_norm",
@@ -981,6 +988,27 @@ export const MUTATIONS: readonly Mutation[] = [
     replace: "for (var i = 2u; i < STRIPE; i++) { sum +=",
     what: "a chunk's sum is dropped",
     tests: /^candidates, 64 of 5003/,
+  },
+  {
+    shader: "top_k",
+    find: "i < lane; i++) { better += bitcast",
+    replace: "i <= lane; i++) { better += bitcast",
+    what: "draws come to the token before",
+    tests: /^candidates, what each row/,
+  },
+  {
+    shader: "top_k",
+    find: "if (i == 0u) { tell(row, out, id); }",
+    replace: "if (i > 0u) { tell(row, out, id); }",
+    what: "of draws beyond the best not the first is told",
+    tests: /^candidates, what each row/,
+  },
+  {
+    shader: "top_k",
+    find: "if (rank == 0u) { drawn_first = id; }",
+    replace: "if (rank == 1u) { drawn_first = id; }",
+    what: "without draws the second best is told",
+    tests: /^candidates, what each row/,
   },
   {
     shader: "top_k_groups",
