@@ -4,18 +4,20 @@
 //   values  (parts, capacity, N_HEADS, HEAD_DIM)    lse  (parts, capacity, N_HEADS)
 //   out     (rows, out_stride) f32, or tiles (tiles.wgsl) of (rows, N_HEADS · HEAD_DIM)
 //
-// Workgroup = (head, row). The context's slices are the first parts, then those of the row's own tail. The parts are dealt out to
-// TEAMS teams of lanes, and in a team each lane has some pairs of dimensions. Loads wait neither for one another nor for the row's
-// length: up to `most` parts are loaded, of which those that the row has count.
+// The context's slices are the first parts, then those of the row's own tail. A workgroup is four teams of lanes, and in a team each lane
+// has some pairs of dimensions. A team joins all of a head's parts, six at most, or every fourth of them, and then the teams join
+// what they have: workgroup = (four heads, row), or (head, row). Loads wait neither for one another nor for the row's length: up to
+// `most` parts are loaded, of which those that the row has count.
 
 override N_HEADS: u32;
 override HEAD_DIM: u32;
 override TAIL_PARTS: u32;
 override TAIL_SLICE: u32;
-override MOST_PARTS: u32; // of context and tail, at most six a team
+override SHARED: bool; // whether teams share a head
 override TILES: bool; // then HEAD_DIM is even, and N_HEADS · HEAD_DIM a multiple of 16
 
 const TEAMS = 4u;
+override STRIDE: u32 = select(1u, TEAMS, SHARED); // from one of a team's parts to the next
 override TEAM: u32 = select(64u, 32u, HEAD_DIM <= 64);
 override LANES: u32 = TEAMS * TEAM;
 const LENGTHS = 8u; // where in the batch the tails' lengths begin
@@ -28,9 +30,12 @@ struct Sizes { first_row: u32, capacity: u32, slices: u32, most: u32, out_at: u3
 @group(0) @binding(3) var<storage, read> lse: array<f32>;
 @group(0) @binding(4) var<storage, read_write> out: array<u32>;
 
-var<workgroup> tops: array<f32, MOST_PARTS>; // log-sum-exps
-var<workgroup> weights: array<f32, MOST_PARTS>; // not yet divided by their sum
+/// Of teams that share a head: the largest log-sum-exp and the sum of the weights that go by it; lane by lane sums of weighed values.
+var<workgroup> tops: array<f32, TEAMS>;
+var<workgroup> totals: array<f32, TEAMS>;
 var<workgroup> sums: array<vec2f, LANES>;
+
+const LEAST = -1e30;
 
 /// Tokens of a slice of a tail: whole blocks, so that no tail has more than TAIL_PARTS.
 fn tail_slice(length: u32) -> u32 {
@@ -47,54 +52,75 @@ fn pair(part: u32, state: u32, d: u32) -> vec2f {
   return two;
 }
 
+/// A part's log-sum-exp; that of no tokens where the row has no such part.
+fn lse_of(part: u32, parts: u32, state: u32) -> f32 {
+  var own = LEAST;
+  if (part < sizes.most) { own = lse[part * sizes.capacity * N_HEADS + state]; }
+  return select(LEAST, own, part < parts);
+}
+
 /// The sum with a part's values, where the row has that part. No branch, which compilers might move the loads into.
-fn joined(sum: vec2f, part: u32, parts: u32, two: vec2f, total: f32) -> vec2f {
-  return select(sum, fma(vec2f(weights[part] / total), two, sum), part < parts);
+fn joined(sum: vec2f, part: u32, parts: u32, two: vec2f, weight: f32) -> vec2f {
+  return select(sum, fma(vec2f(weight), two, sum), part < parts);
 }
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let team = lane / TEAM;
+  let head = select(id.x * TEAMS + team, id.x, SHARED);
   let row = sizes.first_row + id.y;
-  let state = id.y * N_HEADS + id.x;
+  let state = id.y * N_HEADS + min(head, N_HEADS - 1);
   // Rows behind the last have no tail, and leave nothing.
-  let is_row = row < batch[0];
-  let length = select(0u, batch[LENGTHS + row], is_row);
+  let is_own = row < batch[0] && head < N_HEADS;
+  let length = select(0u, batch[LENGTHS + row], is_own);
   let slice = tail_slice(length);
   let parts = sizes.slices + (length + slice - 1) / slice;
-  let team = lane / TEAM;
-  var own = 0.0;
-  if (lane < sizes.most) { own = lse[lane * sizes.capacity * N_HEADS + state]; }
 
-  var total = 0.0;
+  let p = vec3u(0, 1, 2) * STRIDE + select(0u, team, SHARED);
+  let q = p + 3 * STRIDE;
+  let l = vec3f(lse_of(p.x, parts, state), lse_of(p.y, parts, state), lse_of(p.z, parts, state));
+  let m = vec3f(lse_of(q.x, parts, state), lse_of(q.y, parts, state), lse_of(q.z, parts, state));
+  let both = max(l, m);
+  let top = max(max(both.x, both.y), both.z);
+  let v = select(vec3f(0.0), exp(l - top), p < vec3u(parts));
+  let w = select(vec3f(0.0), exp(m - top), q < vec3u(parts));
+  let total = v.x + v.y + v.z + w.x + w.y + w.z;
   for (var first = 0u; first < HEAD_DIM; first += 2 * TEAM) {
     let d = first + lane % TEAM * 2;
-    let a = pair(team, state, d);
-    let b = pair(team + TEAMS, state, d);
-    let c = pair(team + 2 * TEAMS, state, d);
-    let e = pair(team + 3 * TEAMS, state, d);
-    let f = pair(team + 4 * TEAMS, state, d);
-    let g = pair(team + 5 * TEAMS, state, d);
-    if (first == 0) {
-      if (lane < MOST_PARTS) { tops[lane] = own; }
+    let a = pair(p.x, state, d);
+    let b = pair(p.y, state, d);
+    let c = pair(p.z, state, d);
+    let e = pair(q.x, state, d);
+    let f = pair(q.y, state, d);
+    let g = pair(q.z, state, d);
+    var sum = joined(vec2f(0.0), p.x, parts, a, v.x);
+    sum = joined(sum, p.y, parts, b, v.y);
+    sum = joined(sum, p.z, parts, c, v.z);
+    sum = joined(sum, q.x, parts, e, w.x);
+    sum = joined(sum, q.y, parts, f, w.y);
+    sum = joined(sum, q.z, parts, g, w.z);
+    var whole = total;
+    if (SHARED) {
       workgroupBarrier();
-      var top = -1e30;
-      for (var part = 0u; part < parts; part++) { top = max(top, tops[part]); }
-      if (lane < parts) { weights[lane] = exp(own - top); }
+      sums[lane] = sum;
+      if (lane % TEAM == 0) {
+        tops[team] = top;
+        totals[team] = total;
+      }
       workgroupBarrier();
-      for (var part = 0u; part < parts; part++) { total += weights[part]; }
+      let highest = max(max(tops[0], tops[1]), max(tops[2], tops[3]));
+      sum = vec2f(0.0);
+      whole = 0.0;
+      for (var other = 0u; other < TEAMS; other++) {
+        let weight = exp(tops[other] - highest);
+        sum = fma(vec2f(weight), sums[other * TEAM + lane % TEAM], sum);
+        whole = fma(weight, totals[other], whole);
+      }
     }
-    var sum = joined(vec2f(0.0), team, parts, a, total);
-    sum = joined(sum, team + TEAMS, parts, b, total);
-    sum = joined(sum, team + 2 * TEAMS, parts, c, total);
-    sum = joined(sum, team + 3 * TEAMS, parts, e, total);
-    sum = joined(sum, team + 4 * TEAMS, parts, f, total);
-    sum = joined(sum, team + 5 * TEAMS, parts, g, total);
-    sums[lane] = sum;
-    workgroupBarrier();
-    if (is_row && team == 0 && d < HEAD_DIM) {
+    if (is_own && d < HEAD_DIM && (team == 0 || !SHARED)) {
       // A row of no tokens at all is zero.
-      for (var other = 1u; other < TEAMS; other++) { sum += sums[other * TEAM + lane]; }
-      let column = id.x * HEAD_DIM + d;
+      sum /= max(whole, 1e-30);
+      let column = head * HEAD_DIM + d;
       if (TILES) {
         let tile = row / 16 * (N_HEADS * HEAD_DIM / 16) + column / 16;
         out[(tile * 256 + row % 16 * 16 + column % 16) / 2] = pack2x16float(clamp(sum, vec2f(-65504.0), vec2f(65504.0)));
@@ -104,6 +130,5 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
         if (d + 1 < HEAD_DIM) { out[to + 1] = bitcast<u32>(sum.y); }
       }
     }
-    workgroupBarrier();
   }
 }

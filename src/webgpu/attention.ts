@@ -75,6 +75,9 @@ const LEAST_SLICES = 4;
 const leastSlice = (padded: number) => (padded <= 32 ? 256 : 128);
 /** A tail has so many slices at most. merge_states.wgsl joins 24 of both, not more. */
 const TAIL_PARTS = 8;
+/** Of a workgroup of merge_states.wgsl, and parts that one of them joins. */
+const TEAMS = 4;
+const TEAM_PARTS = 6;
 /** Samples that are attended to by themselves at a time. */
 const ALONE_ROWS = 32;
 
@@ -135,9 +138,13 @@ export async function createAttention(
   /** Whether results can be written as the 16-bit tiles that products read. */
   const canTile = gpu.abilities.matrix !== undefined && headDim % 2 === 0 && (nHeads * headDim) % 16 === 0;
   const merging = (TILES: 0 | 1) =>
-    kernels.get("merge_states", {
-      constants: { N_HEADS: nHeads, HEAD_DIM: headDim, ...tailSizes, MOST_PARTS: MAX_SLICES + TAIL_PARTS, TILES },
-    });
+    Promise.all(
+      [0, 1].map((SHARED) =>
+        kernels.get("merge_states", {
+          constants: { N_HEADS: nHeads, HEAD_DIM: headDim, ...tailSizes, SHARED, TILES },
+        }),
+      ),
+    );
   const [ropeAppend, prefillKernel, ownKernel, mergeRows, mergeTiles] = await Promise.all([
     kernels.get("rope_append", {
       constants: { ...heads, ROPE_DIM: ropeDim, HALVES: Number(shape.ropePairs === "halves") },
@@ -282,9 +289,14 @@ export async function createAttention(
     first: number,
     samples: number,
   ): void {
-    const sizes = [first, rows, slices, slices + tailParts(batch), placeOf(out), out.stride];
+    const parts = slices + tailParts(batch);
+    // Fixed kernels join a row's parts in the same order however many others have.
+    const shared = kernelClass || parts > TEAM_PARTS ? 1 : 0;
+    const sizes = [first, rows, slices, parts, placeOf(out), out.stride];
     out.form.tiles = batch.tiles && mergeTiles !== undefined;
-    gpu.run((batch.tiles && mergeTiles) || mergeRows, [batch.buffer, values, lse, out.buffer], sizes, nHeads, samples);
+    const kernel = ((batch.tiles && mergeTiles) || mergeRows)[shared];
+    const groups = shared ? nHeads : Math.ceil(nHeads / TEAMS);
+    gpu.run(kernel, [batch.buffer, values, lse, out.buffer], sizes, groups, samples);
   }
 
   return {

@@ -23,6 +23,7 @@ export interface Mutation {
 
 const CONTEXT = /^attention in two parts and in one, (MHA, 6|GQA, 12|MQA, 20|16 samples)/;
 const SLICES = /^attention in two parts and in one, 16 samples/;
+const PARTS = /^attention in two parts and in one, GQA, 64/;
 const RAGGED = /^attention in two parts and in one, (MHA, 6|GQA, 12|no context|33 samples)/;
 const MANY = /^attention in two parts and in one, 33 samples/;
 const PREFILL = /^prefill in chunks and at once, (MHA, 6|GQA, 20)/;
@@ -238,16 +239,23 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "merge_states",
-    find: "total += weights[part];",
-    replace: "total = weights[part];",
+    find: "let total = v.x + v.y + v.z + w.x + w.y + w.z;",
+    replace: "let total = v.x;",
     what: "parts are not joined by the sum of their shares",
     tests: CONTEXT,
   },
   {
     shader: "merge_states",
-    find: "weights[lane] = exp(own - top);",
-    replace: "weights[lane] = 1.0;",
+    find: "exp(l - top), p <",
+    replace: "vec3f(1.0), p <",
     what: "all parts count alike, whatever their log-sum-exps",
+    tests: CONTEXT,
+  },
+  {
+    shader: "merge_states",
+    find: "select(id.x * TEAMS + team, id.x, SHARED)",
+    replace: "id.x",
+    what: "of each four heads one is joined",
     tests: CONTEXT,
   },
   {
@@ -259,17 +267,31 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "merge_states",
-    find: "let b = pair(team + TEAMS,",
-    replace: "let b = pair(MOST_PARTS,",
-    what: "with more parts than teams some are dropped",
-    tests: SLICES,
+    find: "let b = pair(p.y,",
+    replace: "let b = pair(p.x,",
+    what: "a part's values are those of the part before",
+    tests: CONTEXT,
   },
   {
     shader: "merge_states",
     find: "other < TEAMS; other++",
     replace: "other + 1 < TEAMS; other++",
     what: "the last team's parts are dropped",
-    tests: SLICES,
+    tests: PARTS,
+  },
+  {
+    shader: "merge_states",
+    find: "p + 3 * STRIDE",
+    replace: "p + 2 * STRIDE",
+    what: "of many parts the third of each team counts twice",
+    tests: PARTS,
+  },
+  {
+    shader: "merge_states",
+    find: "let weight = exp(tops[other] - highest);",
+    replace: "let weight = 1.0;",
+    what: "all teams count alike",
+    tests: PARTS,
   },
   {
     shader: "attend",
