@@ -38,7 +38,8 @@ export interface Sampler {
   /** The changes to the logits of the sample's next row; a copy. Empty (length 0) where nothing changes them. */
   edits(sample: number): Edits;
   /**
-   * Whether a backend can tell what samples draw: the best token each time, or what a draw's number and raw logits alone say.
+   * Whether a backend can tell what samples draw: nothing that they have drawn changes logits, and a draw is the best token each time, or
+   * what its number says of all of them.
    */
   readonly isFollowed: boolean;
   /**
@@ -92,7 +93,8 @@ export function createSampler(text: TextModule, vocab: number): Sampler {
       // The prompt counts for the repetition penalty alone.
       const counted = options.repetitionPenalty === 1 ? 0 : promptIds.length;
       const { logitBias, topK, topP, minP, repetitionPenalty, presencePenalty, frequencyPenalty, seed } = options;
-      hasEdits = logitBias.length > 0 || repetitionPenalty !== 1 || presencePenalty !== 0 || frequencyPenalty !== 0;
+      const penalises = repetitionPenalty !== 1 || presencePenalty !== 0 || frequencyPenalty !== 0;
+      hasEdits = logitBias.length > 0 || penalises;
       const words = counted + 2 * logitBias.length;
       const at = input(words);
       if (counted > 0) u32(text, at, counted).set(promptIds);
@@ -120,7 +122,7 @@ export function createSampler(text: TextModule, vocab: number): Sampler {
         const own = choiceSeed(text, seed, sample);
         text.samplerSeed(handle, sample, lowWord(own), highWord(own));
       }
-      isFollowed = !hasEdits && (inverseTemperature === 0 || text.samplerUniform(handle, 0, 0) >= 0);
+      isFollowed = !penalises && (inverseTemperature === 0 || text.samplerUniform(handle, 0, 0) >= 0);
     },
     get inverseTemperature() {
       return inverseTemperature;

@@ -119,11 +119,13 @@ if (gpu) {
     const calls: GenerateOptions[] = [
       { temperature: 0, n: 2 },
       { temperature: 1, n: share ? 3 : 20 },
-      { temperature: 3, n: share ? 4 : 20, stop: ["e", "a"] }, // which ends samples at different steps
+      // These end at different steps.
+      { temperature: 3, n: share ? 4 : 20, stop: ["e", "a"] },
+      { ...END_SOON, n: share ? 4 : 20, ignoreEos: false },
     ];
     for (const [c, call] of calls.entries()) {
       const attention = "two-part";
-      const same = { ...call, attention, seed: c, maxTokens: share ? 10 : 40, ignoreEos: true } as const;
+      const same = { ignoreEos: true, ...call, attention, seed: c, maxTokens: share ? 10 : 40 } as const;
       const compare = async (of: Engine, want: Choice[], what: string) => {
         [ahead, steps] = [0, 0];
         const got = await run(of, promptOf(70, c), same);
