@@ -66,7 +66,7 @@ var<workgroup> by_lane: array<vec2u, LANES>; // what lanes add up, or else have 
 var<workgroup> stripe_tops: array<vec2u, STRIPE>;
 var<workgroup> share_beyond: u32; // of all mass, what lies beyond the k best at most, in 2^-32
 var<workgroup> n_taken: u32; // n_chosen, for all lanes
-var<workgroup> drawn_first: u32; // the token of the first draw, if that is within the k best
+var<workgroup> drawn_first: u32; // the token of the first draw, if that is within the k best; else the best
 
 fn key_of(bits: u32) -> u32 {
   if ((bits & EXPONENT) == EXPONENT && bits != MINUS_INFINITY) { return BROKEN; }

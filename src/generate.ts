@@ -1,10 +1,19 @@
-// The loop: prefill the prompt once, draw n first tokens from it, then step all samples together until each has ended.
+// The loop: prefill the prompt once, draw n first tokens from it, then step all samples together until each has ended. Where the backend
+// can tell what they draw, a step begins before the tokens of the one before are read: two are on their way then.
 // Samples that have drawn the same tokens so far are one row; where they draw different ones, the row's tail forks. Finished
 // rows leave the batch at once, waiting samples take their places. Knows the order of work and what a call reports; nothing of
 // layers, of kernels, or of how prompts became ids.
 
 import type { Choice, Chunk, Result, TokenLogprob } from "./api.ts";
-import { type Batch, type Candidates, DRAWN, type Edits, type Request, type Tensor } from "./backend.ts";
+import {
+  type AttentionPath,
+  type Batch,
+  type Candidates,
+  DRAWN,
+  type Edits,
+  type Request,
+  type Tensor,
+} from "./backend.ts";
 import type { Tail } from "./cache.ts";
 import type { Engine } from "./engine.ts";
 import type { Row } from "./model.ts";
@@ -65,6 +74,7 @@ interface Asked {
 interface Step extends Asked {
   readonly of: readonly Branch[];
   readonly rows: readonly Row[];
+  readonly attention: { readonly path: AttentionPath; readonly reason: string };
 }
 
 /**
@@ -133,7 +143,7 @@ export function* generate(
       if (!step) continue;
       const ahead = stepAhead(step);
       const isFollowed = yield* drawAll(step);
-      watch.stepEnds();
+      watch.stepEnds(step.attention);
       active = grown(active);
       step = ahead && !isFollowed ? stepAgain(ahead) : ahead;
       if (step) watch.stepBegins();
@@ -205,8 +215,7 @@ export function* generate(
     if (!canFollow || satOut || waiting.length > 0 || !active.every(goesOn)) return undefined;
     let row = -1; // of what it draws
     const rows = active.map((branch) => {
-      do row++;
-      while (of[row] !== branch);
+      row = of.indexOf(branch, row + 1);
       return nextRow(branch, DRAWN + row);
     });
     return begin(active, rows, 1);
@@ -219,26 +228,25 @@ export function* generate(
 
   /** A step from the tokens that samples drew, where it began with another: what it left in the cache is written anew. */
   function stepAgain({ of, rows }: Step): Step | undefined {
-    const running = of.filter(({ samples }) => !samples[0].finishReason);
-    const again = rows
-      .map((row, i) => ({ ...row, id: lastId(of[i].samples[0]) }))
-      .filter((_, i) => running.includes(of[i]));
+    const running: Branch[] = [];
+    const again: Row[] = [];
+    for (const [i, branch] of of.entries()) {
+      const [sample] = branch.samples;
+      if (sample.finishReason) continue;
+      running.push(branch);
+      again.push({ ...rows[i], id: lastId(sample) });
+    }
     return running.length > 0 ? begin(running, again) : undefined;
   }
 
   /** ahead: whether the step before is still on its way. */
   function begin(running: readonly Branch[], rows: readonly Row[], ahead = 0): Step {
-    const { path, reason } = attentionOf(count(running));
-    const out = engine.forward.decode(rows, context, tailsOf(running), path);
-    const asked = askFor(out, running, ahead);
-    watch.stepRuns(path, reason);
-    return { ...asked, of: running, rows };
-  }
-
-  function attentionOf(nSamples: number): ReturnType<typeof backend.choosePath> {
-    return options.attention === "auto"
-      ? backend.choosePath(nSamples, context.length)
-      : { path: options.attention, reason: "asked for by the option attention" };
+    const attention =
+      options.attention === "auto"
+        ? backend.choosePath(count(running), context.length)
+        : { path: options.attention, reason: "asked for by the option attention" };
+    const out = engine.forward.decode(rows, context, tailsOf(running), attention.path);
+    return { ...askFor(out, running, ahead), of: running, rows, attention };
   }
 
   /** Asks the backend for what samples draw from: a row of logits for each branch. */
@@ -260,12 +268,12 @@ export function* generate(
   /** All logits of a row. Where others have taken their place since, its token runs again. */
   function* logitsOf(asked: Asked, row: number): Steps<Float32Array> {
     if (latest === asked.found) return yield* settled(backend.logits(asked.out, row));
-    const { of, rows } = asked as Step;
+    const { of, rows, attention } = asked as Step;
     const { samples, tail } = of[row];
     const again = { ...rows[row], id: lastId(samples[0]) };
     const tails = { blocks: [tail.blocks()], lengths: Uint32Array.of(again.position + 1 - promptIds.length) };
     latest = undefined;
-    const out = engine.forward.decode([again], context, tails, attentionOf(1).path);
+    const out = engine.forward.decode([again], context, tails, attention.path);
     return yield* settled(backend.logits(out, 0));
   }
 
@@ -280,7 +288,7 @@ export function* generate(
     if (uniforms.length > count) uniforms.length = count;
   }
 
-  /** All samples draw their tokens, and take them; whether these are what the backend drew. */
+  /** All samples draw their tokens, and take them; whether those of samples that go on are what the backend drew. */
   function* drawAll(asked: Asked): Steps<boolean> {
     const { of, requests, found } = asked;
     const candidates = yield* settled(found);
@@ -298,9 +306,9 @@ export function* generate(
           all ??= yield* logitsOf(asked, row);
           drawn = sampler.drawFromLogits(sample.index, all, candidates, row);
         }
-        isFollowed &&= drawn.id === candidates.drawn?.[row];
         const top = options.wantsLogprobs ? yield* alternatives(asked, row, edits, candidates, all) : NO_TOP;
         take(sample, drawn, top);
+        isFollowed &&= drawn.id === candidates.drawn?.[row] || sample.finishReason !== undefined;
       }
       first += uniforms.length;
     }

@@ -6,7 +6,7 @@ import type { ModelConfig } from "./config.ts";
 import { rotarySpeeds, rotaryTurns } from "./config.ts";
 import type { LayerWeights, Weights } from "./weights.ts";
 
-/** One row of a forward to come: its token, its position, and the block and place that take its K and V. */
+/** One row of a forward to come: its token, which may be a DRAWN one (backend.ts), its position, and the block and place that take its K and V. */
 export interface Row {
   readonly id: number;
   readonly position: number;

@@ -32,10 +32,6 @@ export function stopwatch() {
     stepBegins(): void {
       stepBegan = performance.now();
     },
-    /** Of the step that has begun. */
-    stepRuns(path: AttentionPath, reason: string): void {
-      reasons.set(path, reason);
-    },
     /** What is held where a step's rows have taken blocks: each row's tail, and the samples that it computes. */
     stepHolds(contextBlocks: number, branches: readonly { tail: Tail; samples: readonly unknown[] }[]): void {
       const held = new Set<number>();
@@ -47,7 +43,8 @@ export function stopwatch() {
       blocks = Math.max(blocks, contextBlocks + held.size);
       blocksAsCopies = Math.max(blocksAsCopies, copies);
     },
-    stepEnds(): void {
+    stepEnds({ path, reason }: { path: AttentionPath; reason: string }): void {
+      reasons.set(path, reason);
       steps.push(performance.now() - stepBegan);
     },
     stats({ backend, text, fallback }: Parts, { n }: CallOptions, drawn: number): Stats {

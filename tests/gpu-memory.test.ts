@@ -161,6 +161,44 @@ else {
     backend.dispose();
   });
 
+  test("a command that the device refuses fails its own call, also while a step is on its way that nobody waits for", async () => {
+    const { engine } = await loadEngine(randomModel({ dim: 256, hiddenDim: 512, seed: 31 }), { device });
+    const { backend } = engine;
+    const again = { ignoreEos: true, maxTokens: 4, seed: 1 };
+    const want = (await run(engine, Uint32Array.of(1, 2, 3, 4), again)).choices[0].tokenIds;
+    let asked = 0;
+    let refusedAt = Infinity;
+    const refusing = {
+      ...engine,
+      backend: Object.create(backend, {
+        candidates: {
+          value: (...args: Parameters<typeof backend.candidates>) => {
+            // To be mapped and to be stored in.
+            if (asked++ === refusedAt) device.createBuffer({ size: 16, usage: 0x1 | 0x80 }).destroy();
+            const found = backend.candidates(...args);
+            // The backend's draws are never the sampler's: steps begun ahead are all in vain.
+            return found.then(({ drawn, ...rest }) => ({ ...rest, drawn: drawn?.map((id) => id + 1) }));
+          },
+        },
+      }),
+    };
+    let emitted = 0;
+    const listener = { emit: () => void emitted++, isStopped: () => emitted >= 4 };
+    const ids = Uint32Array.of(1, 2, 3);
+    await createQueue()(undefined, () => stepsOf(refusing, ids, resolveOptions({ maxTokens: 30 }, 300), listener));
+    assert.ok(asked > emitted + 2, `${asked} asked for`); // some in vain
+    // The first of a call behind such a one, and a step again.
+    for (const later of [0, 3]) {
+      refusedAt = asked + later;
+      await run(refusing, Uint32Array.of(1, 2, 3, 4), again).then(
+        () => assert.unreachable("a call whose command was refused"),
+        ({ code }) => assert.is(code, "internal"),
+      );
+      assert.equal((await run(refusing, Uint32Array.of(1, 2, 3, 4), again)).choices[0].tokenIds, want);
+    }
+    backend.dispose();
+  });
+
   test("a tensor larger than a binding is several buffers, and comes in with at most 32 MiB in passing", async () => {
     const limit = device.limits.maxStorageBufferBindingSize;
     const [rows, cols] = [18_000, 4096]; // of F16: 141 MiB

@@ -128,6 +128,7 @@ export async function createEngine(opened: OpenedDevice, config: ModelConfig, ty
       return async () => {
         found ??= begin(rows);
         const ahead = begin(followed);
+        ahead.catch(() => {}); // of the last one nobody hears
         await found;
         found = ahead;
       };

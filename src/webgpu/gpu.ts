@@ -1,11 +1,11 @@
-// The device as the backend's families use it: buffers that are counted, dispatches and copies (recorder.ts), one read a step,
-// and what the device says of errors. Knows queues and errors; nothing of what kernels compute.
+// The device as the backend's families use it: buffers that are counted, dispatches and copies (recorder.ts), reads, of which some
+// may be on their way at once, and what the device says of errors. Knows queues and errors; nothing of what kernels compute.
 
 import { FurcateError, fail } from "../errors.ts";
 import { nextTask } from "../queue.ts";
 import type { Abilities, OpenedDevice } from "./device.ts";
 import { createKernels, type Kernels } from "./kernels.ts";
-import { createRecorder, type Recorder } from "./recorder.ts";
+import { createRecorder, RESULTS_BYTES, type Recorder } from "./recorder.ts";
 
 export interface Gpu extends Pick<Recorder, "run" | "repeat" | "copy"> {
   readonly device: GPUDevice;
@@ -70,8 +70,13 @@ export function createGpu(
   void device.lost.then(({ message, reason }) => {
     if (!disposed) failure = lostError(message || reason);
   });
+  // Several may wait at once, and nobody may hear of one of them: what it is for may be in vain.
+  const waits = new Set<{ failure?: FurcateError }>();
+  let isUnheard = false; // whether anything was asked of the device that no wait is for yet
   const onError = ({ error }: GPUUncapturedErrorEvent) => {
-    failure ??= errorOf(error, "the GPU");
+    const happened = errorOf(error, "the GPU");
+    if (isUnheard || !recorder.allSent || waits.size === 0) failure ??= happened;
+    else for (const wait of waits) wait.failure ??= happened;
   };
   device.addEventListener("uncapturederror", onError as EventListener);
 
@@ -89,6 +94,7 @@ export function createGpu(
         "memory",
         `${label}: ${count(size)} bytes needed, but a buffer here holds ${count(device.limits.maxBufferSize)}`,
       );
+    isUnheard = true;
     // Deno breaks down where a range is asked for of a buffer that was never mapped.
     const mappedAtCreation = (usage & MAP_READ) !== 0;
     const buffer = device.createBuffer({ size, usage, label, mappedAtCreation });
@@ -110,7 +116,7 @@ export function createGpu(
     bytes: number,
     to = new ArrayBuffer(bytes),
   ): Promise<ArrayBuffer> {
-    const size = 2 ** Math.ceil(Math.log2(Math.max(256, bytes)));
+    const size = 2 ** Math.ceil(Math.log2(Math.max(RESULTS_BYTES, bytes)));
     const free = staging.get(size) ?? [];
     staging.set(size, free);
     const through = free.pop() ?? newBuffer(size, MAP_READ | COPY_DST, "results");
@@ -147,14 +153,18 @@ export function createGpu(
 
   /** Waits for the device, and throws what it said meanwhile. A lost device stays lost; other errors are over with the call. */
   async function orFailure(work: Promise<unknown>): Promise<void> {
+    const wait = { failure };
+    if (failure?.code !== "device-lost") failure = undefined;
+    isUnheard = false;
+    waits.add(wait);
     const rejected = await work.then(
       () => undefined,
       (error: Error) => error,
     );
+    waits.delete(wait);
     if (disposed) fail("disposed", "the model was disposed of while it ran");
     if (rejected) failure ??= lostError(rejected.message);
-    const error = failure;
-    if (error && error.code !== "device-lost") failure = undefined;
+    const error = failure?.code === "device-lost" ? failure : wait.failure;
     if (error) throw error;
   }
 
@@ -202,6 +212,7 @@ export function createGpu(
     write(buffer, byte, data) {
       // What is recorded may read what is overwritten.
       if (!recorder.allSent) flush();
+      isUnheard = true;
       device.queue.writeBuffer(buffer, byte, data as Uint8Array<ArrayBuffer>);
     },
     read,

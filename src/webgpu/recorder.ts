@@ -35,8 +35,10 @@ export interface Recorder {
 
 /** Uniforms of this many different dispatches in one buffer. */
 const SLOTS = 1024;
-/** Bytes that recording and reading take, about: uniforms, and buffers that results come back through. */
-export const RECORDING_BYTES = 2 * SLOTS * SIZES_BYTES;
+/** Bytes of the least buffer that results come back through: those of a step of most samples. */
+export const RESULTS_BYTES = 2 ** 17;
+/** Bytes that recording and reading take, about: uniforms, and results of up to three steps on their way. */
+export const RECORDING_BYTES = SLOTS * SIZES_BYTES + 3 * RESULTS_BYTES;
 
 /** uniforms: makes a buffer for the dispatches' sizes. */
 export function createRecorder(device: GPUDevice, uniforms: (bytes: number) => GPUBuffer): Recorder {
