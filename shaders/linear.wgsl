@@ -13,7 +13,7 @@
 // A head with overrides stands before all that follow from others: Deno's compiler fails otherwise.
 // head added
 
-override ROWS: u32; // 2, 4 or 8
+override ROWS: u32; // 2 or 4
 override PANELS: u32; // 2 or 4: more sums for each load of x
 override OUTPUTS: u32; // 16, or fewer where there are few panels
 override RAGGED: bool; // whether the last tile has more columns than x
@@ -47,10 +47,8 @@ struct Sizes {
 @group(0) @binding(3) var<storage, read> norm: array<vec4f>;
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
 
-override JOINED: u32 = min(ROWS, 4u); // rows whose sums are joined at a time
-override TURNS: u32 = select(1u, 2u, ROWS == 8u) * PANELS / 2u; // two panels at a time, until all are
-var<workgroup> partial: array<vec4f, 2u * LANES>; // of up to four rows: first panel, second panel
-var<workgroup> scales: array<f32, 8>;
+var<workgroup> partial: array<vec4f, 2u * LANES>; // of the rows: first panel, second panel
+var<workgroup> scales: array<f32, 4>;
 
 /// The parts of two neighbouring outputs' sums for a row among those that lie in `partial` from `at` on.
 fn joined(at: u32, output: u32, row: u32) -> vec2f {
@@ -64,7 +62,7 @@ fn joined(at: u32, output: u32, row: u32) -> vec2f {
   return sum;
 }
 
-/// Four columns of four rows, or of two, by column.
+/// Four columns of the rows, by column.
 struct Four { x: vec4f, y: vec4f, z: vec4f, w: vec4f }
 
 fn rows_at(row: u32, column4: u32) -> Four {
@@ -101,33 +99,32 @@ fn squared(a: Four) -> vec4f {
   return fma(a.w, a.w, fma(a.z, a.z, fma(a.y, a.y, a.x * a.x)));
 }
 
-/// The scales of up to four rows from their sums of squares.
-fn scale_rows(lane: u32, first: u32, squares: vec4f) {
-  workgroupBarrier();
+/// The rows' scales from their sums of squares.
+fn scale_rows(lane: u32, squares: vec4f) {
   partial[lane] = squares;
   workgroupBarrier();
-  if (lane < JOINED) { scales[first + lane] = 1.0 / sqrt(joined(0u, 0u, lane).x / f32(sizes.cols) + sizes.eps); }
+  if (lane < ROWS) { scales[lane] = 1.0 / sqrt(joined(0u, 0u, lane).x / f32(sizes.cols) + sizes.eps); }
 }
 
 fn stored(at: u32) -> f32 { return out[at]; }
 fn store(at: u32, x: f32) { out[at] = x; }
 
-/// Joins the sums of up to four rows, from `row` of the workgroup on, and of two panels: OUTPUTS results of each row and panel.
-fn finish(lane: u32, first_row: u32, first_output: u32, row: u32, one: vec4f, two: vec4f) {
+/// Joins the rows' sums of two panels: OUTPUTS results of each row and panel.
+fn finish(lane: u32, first_row: u32, first_output: u32, one: vec4f, two: vec4f) {
   workgroupBarrier();
   partial[lane] = one;
   partial[LANES + lane] = two;
   workgroupBarrier();
-  for (var item = lane; item < OUTPUTS / 2u * JOINED * select(2u, 1u, GATED); item += LANES) {
+  for (var item = lane; item < OUTPUTS / 2u * ROWS * select(2u, 1u, GATED); item += LANES) {
     let which = item / (OUTPUTS / 2u); // row and panel
     let own = item % (OUTPUTS / 2u) * 2u;
-    let here = row + which % JOINED;
-    let column = first_output + select(which / JOINED, 0u, GATED) * 16u + own;
+    let here = which % ROWS;
+    let column = first_output + select(which / ROWS, 0u, GATED) * 16u + own;
     if (first_row + here >= sizes.rows) { continue; }
     var scale = 1.0;
     if (NORM) { scale = scales[here]; }
-    let at = which / JOINED * LANES;
-    var sums = joined(at, own, which % JOINED) * scale;
+    let at = which / ROWS * LANES;
+    var sums = joined(at, own, here) * scale;
     if (GATED) {
       // e^-z of very negative gates would be infinite, which WGSL may take to be absent: there silu is 0 to all digits.
       let ups = joined(LANES, own, which) * scale;
@@ -155,79 +152,51 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let three = panel_at(first_panel + select(2u, 1u, GATED), false);
   let last = panel_at(first_panel + select(3u, 1u, GATED), GATED);
 
-  var one_a = vec4f();
-  var one_b = vec4f();
-  var two_a = vec4f();
-  var two_b = vec4f();
-  var three_a = vec4f();
-  var three_b = vec4f();
-  var last_a = vec4f();
-  var last_b = vec4f();
-  var squares_a = vec4f();
-  var squares_b = vec4f();
+  var of_one = vec4f();
+  var of_two = vec4f();
+  var of_three = vec4f();
+  var of_last = vec4f();
+  var squares = vec4f();
   for (var tile = lane / (OUTPUTS * PARTS); tile < sizes.tiles; tile += SLOTS) {
-    let of_one = load_unit(one, tile, output, part);
-    let of_two = load_unit(two, tile, output, part);
-    var of_three = of_one;
-    var of_last = of_two;
+    let unit = load_unit(one, tile, output, part);
+    let second = load_unit(two, tile, output, part);
+    var third = unit;
+    var fourth = second;
     if (PANELS == 4u) {
-      of_three = load_unit(three, tile, output, part);
-      of_last = load_unit(last, tile, output, part);
+      third = load_unit(three, tile, output, part);
+      fourth = load_unit(last, tile, output, part);
     }
     for (var i = 0u; i < UNIT_COLUMNS / 4u; i++) {
       let column4 = (tile * TILE_COLUMNS + part * UNIT_COLUMNS) / 4u + i;
       if (RAGGED && column4 >= sizes.x_stride4) { break; }
-      let w = four(of_one, i);
-      let v = four(of_two, i);
+      let w = four(unit, i);
+      let v = four(second, i);
       var u: vec4f;
       var t: vec4f;
       if (PANELS == 4u) {
-        u = four(of_three, i);
-        t = four(of_last, i);
+        u = four(third, i);
+        t = four(fourth, i);
       }
       var scale = vec4f();
       if (NORM) { scale = norm[column4]; }
       var a = rows_at(first_row, column4);
       if (NORM) {
-        squares_a += squared(a);
+        squares += squared(a);
         a = normed(a, scale);
       }
-      one_a = added(one_a, w, a);
-      two_a = added(two_a, v, a);
+      of_one = added(of_one, w, a);
+      of_two = added(of_two, v, a);
       if (PANELS == 4u) {
-        three_a = added(three_a, u, a);
-        last_a = added(last_a, t, a);
-      }
-      if (ROWS == 8u) {
-        var b = rows_at(first_row + 4u, column4);
-        if (NORM) {
-          squares_b += squared(b);
-          b = normed(b, scale);
-        }
-        one_b = added(one_b, w, b);
-        two_b = added(two_b, v, b);
-        if (PANELS == 4u) {
-          three_b = added(three_b, u, b);
-          last_b = added(last_b, t, b);
-        }
+        of_three = added(of_three, u, a);
+        of_last = added(of_last, t, a);
       }
     }
   }
 
-  if (NORM) {
-    scale_rows(lane, 0u, squares_a);
-    if (ROWS == 8u) { scale_rows(lane, 4u, squares_b); }
-  }
+  if (NORM) { scale_rows(lane, squares); }
   // All sums by the same piece of code: a GPU keeps little of it, and fetches what it has not kept.
-  for (var turn = 0u; turn < TURNS; turn++) {
-    let is_far = PANELS == 4u && turn % 2u == 1u;
-    let is_late = ROWS == 8u && turn >= TURNS / 2u;
-    var near = select(one_a, three_a, is_far);
-    var other = select(two_a, last_a, is_far);
-    if (is_late) {
-      near = select(one_b, three_b, is_far);
-      other = select(two_b, last_b, is_far);
-    }
-    finish(lane, first_row, first_output + select(0u, wide / 2u, is_far), select(0u, 4u, is_late), near, other);
+  for (var turn = 0u; turn < PANELS / 2u; turn++) {
+    let is_far = turn == 1u;
+    finish(lane, first_row, first_output + select(0u, wide / 2u, is_far), select(of_one, of_three, is_far), select(of_two, of_last, is_far));
   }
 }

@@ -57,7 +57,7 @@ interface GpuWeight extends Weight {
   readonly firstPanel: number;
 }
 
-/** What a workgroup of linear_one.wgsl (1 row) or linear.wgsl (2, 4 or 8) computes: two panels, or a share of their outputs. */
+/** What a workgroup of linear_one.wgsl (1 row) or linear.wgsl (2 or 4) computes: two panels, or a share of their outputs. */
 interface FewTile {
   readonly rows: number;
   /** Of a weight of as many panels or more it computes four, so that each load of x counts for more: of floats, and of quantised
@@ -79,15 +79,15 @@ interface Work {
 interface Tiling {
   /** For ever more rows; the last one for any number. */
   readonly few: readonly FewTile[];
-  /** Most samples that `few` computes where there are subgroup matrices, and of a large model. */
-  readonly mostFewRows: number;
   /**
    * Multiplications that are over before another dispatch begins. `few` computes rows of which a square product of the model's width has
-   * no more; and of such products workgroups have EASY_ROWS at most: what they take is the way of one to its end.
+   * no more; of a larger table, no more than its last tile has.
    */
   readonly easy: number;
-  /** Of a workgroup of `few`. */
+  /** Of a workgroup without subgroup matrices. */
   readonly lanes: 64 | 256;
+  /** Outputs from which on there are workgroups of many rows enough for half as many lanes: each has less to join. */
+  readonly manyOutputs: number;
 }
 
 const TILING: Tiling = {
@@ -95,11 +95,10 @@ const TILING: Tiling = {
     { rows: 1, wide: [Infinity, Infinity], busyShares: 2048 },
     { rows: 2, wide: [128, 128], busyShares: 1024 },
     { rows: 4, wide: [128, 128], busyShares: 1024 },
-    { rows: 8, wide: [128, Infinity], busyShares: 1024 },
   ],
-  mostFewRows: 4,
-  easy: 2 ** 24,
+  easy: 5 * 2 ** 22,
   lanes: 256,
+  manyOutputs: 12288,
 };
 /** Where the GPU is a program, to begin a lane takes longer than its work. */
 const SOFTWARE_TILING: Tiling = {
@@ -107,9 +106,8 @@ const SOFTWARE_TILING: Tiling = {
   few: TILING.few.map((tile) => ({ ...tile, wide: tile.rows === 1 ? tile.wide : [5, 5], busyShares: 32 })),
   easy: 0,
   lanes: 64,
+  manyOutputs: Infinity,
 };
-
-const EASY_ROWS = 4;
 
 /** The largest piece of a file on its way: the caller's bytes, the queue's copy and the buffer that is packed from. */
 const PIECE_BYTES = 4 << 20;
@@ -123,7 +121,7 @@ const SUM_BYTES = 128;
 /** How products compute. */
 export type Kind =
   | "few" // each workgroup normalises its few rows
-  | "many" // rows are normalised before
+  | "many" // eights of rows, normalised before
   | "halves" // in 16-bit arithmetic, of rows as 16-bit tiles
   | "matrix"; // by subgroup matrices, of rows as 16-bit tiles
 
@@ -154,10 +152,8 @@ export async function createLinear(
   const unit = await matrixUnit();
   const hasHalves = !unit && (await computesHalves());
   const easy = asLarge ? 0 : tiling.easy;
-  const mostFew = Math.max(
-    Math.floor(easy / widest ** 2),
-    unit ? tiling.mostFewRows : tiling.few[tiling.few.length - 1].rows,
-  );
+  const few = tiling.few[tiling.few.length - 1].rows;
+  const mostFew = Math.max(Math.floor(easy / widest ** 2), few);
   const [rmsNorm, swiglu, ...tiled] = await Promise.all([
     kernels.get("rms_norm", { constants: { IN_PLACE: 0 } }),
     kernels.get("swiglu"),
@@ -176,6 +172,7 @@ export async function createLinear(
   let begun: Begun | undefined;
   /** How products of the forward at hand compute: never halves, which some of those of `many` take. */
   let usual: Kind = "few";
+  const large: Kind = unit ? "matrix" : "many";
   let prompt = false;
 
   /** Makes room for rows of so many columns. */
@@ -198,8 +195,9 @@ export async function createLinear(
 
   /** Whether kernels with 16-bit arithmetic compile. */
   async function computesHalves() {
-    const constants = { PANELS: 2, OUTPUTS: PANEL, GATED: 0, LANES: tiling.lanes };
-    return gpu.abilities.f16 && (await kernels.tryGet("linear_half", { constants })) !== undefined;
+    const constants = { LANES: tiling.lanes, ROW_GROUPS: 2, RAGGED: 0, GATED: 0 };
+    const heads = [undefined, "in_halves", "halves_f16"];
+    return gpu.abilities.f16 && (await kernels.tryGet("linear_many", { heads, constants })) !== undefined;
   }
 
   /** A kernel of a stack's products, compiled when first used. */
@@ -235,31 +233,45 @@ export async function createLinear(
     return { kernel, rows: side * RIGHTS * TEAMS, panels: (side * (gated ? 1 : LEFTS)) / PANEL, shares: 1 };
   }
 
-  /** Without subgroup matrices. The tile goes by the whole span, so that it changes no row's bits. */
-  function plainWork({ kind, x, norm }: Input, span: Span, ending: Ending | undefined): Work {
+  /** Of few rows. The tile goes by the whole span, so that it changes no row's bits. */
+  function fewWork({ x, norm }: Input, span: Span, ending: Ending | undefined): Work {
     const { stack, gated } = span;
     const { head, tileColumns, parts } = stack.layout;
     const outputs = outputsOf(span);
     // A fixed class is one kernel for any number of rows: compilers round the others' sums in ways of their own.
-    const most = x.rows * x.cols * outputs <= easy ? EASY_ROWS : Infinity;
-    const least = kernelClass === "few" ? 1 : kind === "few" ? Math.min(x.rows, most) : Infinity;
+    const least = kernelClass ? 1 : x.rows;
     const { rows, wide, busyShares } =
       tiling.few.find(({ rows }) => rows >= least) ?? tiling.few[tiling.few.length - 1];
     const PANELS = outputs >= wide[tileColumns > 16 ? 1 : 0] * PANEL ? 4 : 2;
     const busy = Math.min(busyShares, x.cols / 2);
-    // Beyond it lanes have no tile; and sums of eight rows are better off with longer reads.
-    const mostShares = Math.min(rows === 8 ? 2 : 4, (stack.tiles * parts * PANEL) / tiling.lanes);
+    const mostShares = Math.min(4, (stack.tiles * parts * PANEL) / tiling.lanes); // beyond it lanes have no tile
     let shares = 1;
     while (2 * shares <= mostShares && shares * outputs < busy * PANEL) shares *= 2;
-    const tile = { LANES: tiling.lanes, OUTPUTS: PANEL / shares, GATED: Number(gated) };
-    const few = { ...tile, RAGGED: Number(stack.ragged), NORM: Number(norm !== undefined) };
+    const constants = {
+      LANES: tiling.lanes,
+      OUTPUTS: PANEL / shares,
+      RAGGED: Number(stack.ragged),
+      NORM: Number(norm !== undefined),
+      GATED: Number(gated),
+    };
     const kernel =
-      kind === "halves"
-        ? kernelOf(stack, "linear_half", [head && "half_unpacked", head], { ...tile, PANELS }, ending)
-        : rows === 1
-          ? kernelOf(stack, "linear_one", [head], few, ending)
-          : kernelOf(stack, "linear", [head], { ...few, PANELS, ROWS: rows }, ending);
+      rows === 1
+        ? kernelOf(stack, "linear_one", [head], constants, ending)
+        : kernelOf(stack, "linear", [head], { ...constants, PANELS, ROWS: rows }, ending);
     return { kernel, rows, panels: gated ? PANELS / 2 : PANELS, shares };
+  }
+
+  /** Of many rows without subgroup matrices. */
+  function manyWork({ kind, x: { rows } }: Input, span: Span, ending: Ending | undefined): Work {
+    const { stack, gated } = span;
+    const { head } = stack.layout;
+    const ROW_GROUPS = rows > 8 || prompt || kernelClass ? 2 : 1;
+    const arithmetic =
+      kind === "halves" ? ["in_halves", head ? "halves_floats" : "halves_f16"] : [undefined, undefined];
+    const LANES = outputsOf(span) < tiling.manyOutputs ? tiling.lanes : tiling.lanes / 2;
+    const constants = { LANES, ROW_GROUPS, RAGGED: Number(stack.ragged), GATED: Number(gated) };
+    const kernel = kernelOf(stack, "linear_many", [head, ...arithmetic], constants, ending);
+    return { kernel, rows: 8 * ROW_GROUPS, panels: 1, shares: gated ? 2 : 1 };
   }
 
   async function stackOf(of: readonly Weight[]): Promise<GpuWeight[]> {
@@ -433,16 +445,19 @@ export async function createLinear(
   function product(from: Input, span: Span, add: 0 | 1, ending?: Ending): void {
     const { kind, x, norm } = from;
     const { stack, out, outputs, gated } = span;
-    const work = kind === "matrix" ? matrixWork(from, span, ending) : plainWork(from, span, ending);
+    const worker = kind === "matrix" ? matrixWork : kind === "few" ? fewWork : manyWork;
+    const work = worker(from, span, ending);
     const readsTiles = kind === "matrix" || kind === "halves";
     out.form.tiles = gated && kind === "matrix";
     const by = (norm?.weight as GpuTensor | undefined)?.buffer ?? x.buffer;
     const eps = floatBits(norm?.eps ?? 0);
-    const reads = readsTiles ? [x.rows, Math.ceil(x.cols / 16)] : [x.rows, placeOf(x) / 4, x.stride / 4, x.cols, eps];
+    const across = Math.ceil(x.cols / 16);
+    const place4 = readsTiles ? [0, across] : [placeOf(x) / 4, x.stride / 4];
+    const reads = kind === "matrix" ? [x.rows, across] : [x.rows, ...place4, x.cols, eps];
     for (const { buffer, panel, panels, column } of partsOf(span)) {
       const place = out.form.tiles ? [0, Math.ceil(out.cols / 16)] : [placeOf(out) + column, out.stride];
       const weights = [panel, panels, panel + panels, stack.panelUnits, stack.tiles, add];
-      const bindings = [buffer, x.buffer, ...(readsTiles ? [] : [by]), out.buffer, ...(ending?.buffers ?? [])];
+      const bindings = [buffer, x.buffer, ...(kind === "few" ? [by] : []), out.buffer, ...(ending?.buffers ?? [])];
       if (from.scaling) bindings.push(squares);
       const sizes = [...reads, ...place, outputs - column, ...weights, ...(from.scaling ?? ending?.words ?? [])];
       const up = Math.ceil(panels / work.panels) * work.shares;
@@ -491,8 +506,7 @@ export async function createLinear(
     upload,
     begin(rows, decoding) {
       prompt = !decoding;
-      const few = kernelClass ? kernelClass === "few" : decoding && rows <= mostFew;
-      usual = few ? "few" : unit ? "matrix" : "many";
+      usual = (kernelClass ? kernelClass === "few" : decoding && rows <= mostFew) ? "few" : large;
       [summed, begun] = [undefined, undefined];
     },
     get productKind() {
@@ -512,7 +526,10 @@ export async function createLinear(
       to.form.tiles = false;
     },
     linear: products,
-    unembed: (x, norm, table, out) => product(input(usual, x, norm), spanOf(table, out), 0),
+    unembed(x, norm, table, out) {
+      const isEasy = kernelClass || x.rows <= few || x.rows * x.cols * table.rows <= easy;
+      product(input(isEasy ? usual : large, x, norm), spanOf(table, out), 0);
+    },
     linearGated(x, norm, gate, up, out) {
       const from = input(inHalves(), x, norm);
       const { stack } = gate as GpuWeight;

@@ -32,8 +32,8 @@ export const wasmBackend: BackendUnderTest = {
 
 /** Inputs of order 1 are off by up to 2^-12 each, and results that go on as activations by as much again. */
 const HALVES = { atol: 1.5e-3, rtol: 1e-3, rows: 5, all: true };
-/** Where they are multiplied and summed in 16 bits too (shaders/linear_half.wgsl), twice as much. */
-const HALF_SUMS = { atol: 3e-3, rtol: 2e-3, rows: 9, all: false };
+/** Where they are multiplied and summed in 16 bits too (shaders/heads/in_halves.wgsl), twice as much. */
+const HALF_SUMS = { atol: 3e-3, rtol: 2e-3, rows: 5, all: false };
 
 /** One device for all tests, which compiles each kernel once: disposing of a backend does not end it. */
 export function webGpuBackend(opened: OpenedDevice): BackendUnderTest {

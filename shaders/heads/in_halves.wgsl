@@ -1,0 +1,103 @@
+// Products in packed 16-bit arithmetic of rows as 16-bit tiles. Of 16 columns each second one's products are summed in 16 bits, then both
+// sums in f32. So a product is off by 8 · 2⁻¹¹ of the sum of its terms' sizes at most beside what rounding x makes it, and with signs
+// at random by about twice that. Sums beyond the range of 16 bits are infinite, and stay so: what they are part of is computed
+// again in f32. Weights and rows are loaded as whole words: compilers take apart loads of 16-bit vectors.
+//
+//   x  tiles of 16 rows × 16 columns (tiles.wgsl)
+enable f16;
+
+const STEP: u32 = max(16u, UNIT_COLUMNS); // columns that a lane computes with at a time
+
+@group(0) @binding(1) var<storage, read> weights: array<vec4u>;
+@group(0) @binding(2) var<storage, read> x: array<vec4u>;
+
+/// Sixteen columns of a row; and of an output.
+struct Row { low: vec4u, high: vec4u }
+struct Sixteen { a: vec4<f16>, b: vec4<f16>, c: vec4<f16>, d: vec4<f16> }
+
+/// Where a row begins in x, and its tiles: the next row is 2 on, the next 16 columns 32.
+fn place_of(row: u32) -> u32 { return row / 16u * sizes.x_stride * 32u + row % 16u * 2u; }
+
+fn row_at(at: u32) -> Row { return Row(x[at], x[at + 1u]); }
+
+/// The i-th sixteen columns of a unit, or of several together.
+fn sixteen(units: Units, i: u32) -> Sixteen {
+  return Sixteen(four_halves(units, 4u * i), four_halves(units, 4u * i + 1u), four_halves(units, 4u * i + 2u), four_halves(units, 4u * i + 3u));
+}
+fn four_halves(units: Units, i: u32) -> vec4<f16> {
+  return halves(unit_of(units, i / (UNIT_COLUMNS / 4u)), i % (UNIT_COLUMNS / 4u));
+}
+
+fn two(word: u32) -> vec2<f16> { return bitcast<vec2<f16>>(word); }
+
+fn product(w: Sixteen, a: Row) -> f32 {
+  var sum = w.a.xy * two(a.low.x);
+  sum = fma(w.a.zw, two(a.low.y), sum);
+  sum = fma(w.b.xy, two(a.low.z), sum);
+  sum = fma(w.b.zw, two(a.low.w), sum);
+  sum = fma(w.c.xy, two(a.high.x), sum);
+  sum = fma(w.c.zw, two(a.high.y), sum);
+  sum = fma(w.d.xy, two(a.high.z), sum);
+  sum = fma(w.d.zw, two(a.high.w), sum);
+  return f32(sum.x) + f32(sum.y);
+}
+
+/// Sixteen columns of four rows.
+struct Four { x: Row, y: Row, z: Row, w: Row }
+
+fn rows_at(at: u32) -> Four {
+  let apart = 2u * ROW_GROUPS;
+  return Four(row_at(at), row_at(at + apart), row_at(at + 2u * apart), row_at(at + 3u * apart));
+}
+fn products(w: Sixteen, a: Four) -> vec4f {
+  return vec4f(product(w, a.x), product(w, a.y), product(w, a.z), product(w, a.w));
+}
+fn rows_added(sums: Rows, w: Sixteen, near: Four, far: Four) -> Rows {
+  return Rows(sums.near + products(w, near), sums.far + products(w, far));
+}
+
+fn added(sums: Sums, weights: Weights, place: u32, column: u32) -> Sums {
+  var s = sums;
+  for (var i = 0u; i < STEP / 16u; i++) {
+    let at = place + (column / 16u + i) * 32u;
+    let near = rows_at(at);
+    let far = rows_at(at + 8u * ROW_GROUPS);
+    s.a = rows_added(s.a, sixteen(weights.a, i), near, far);
+    s.b = rows_added(s.b, sixteen(weights.b, i), near, far);
+    s.c = rows_added(s.c, sixteen(weights.c, i), near, far);
+    s.d = rows_added(s.d, sixteen(weights.d, i), near, far);
+  }
+  return s;
+}
+
+/// Whether a number is neither infinite nor none: by its bits, for WGSL may take it to be so.
+fn is_finite(number: f32) -> bool {
+  return (bitcast<u32>(number) & 0x7f800000u) != 0x7f800000u;
+}
+
+/// A product in f32.
+fn whole(panel: u32, output: u32, row: u32) -> f32 {
+  var sum = 0.0;
+  for (var tile = 0u; tile < sizes.tiles; tile++) {
+    for (var part = 0u; part < PARTS; part++) {
+      let unit = load_unit(panel, tile, output, part);
+      for (var i = 0u; i < UNIT_COLUMNS / 4u; i++) {
+        let column4 = (tile * TILE_COLUMNS + part * UNIT_COLUMNS) / 4u + i;
+        let columns = row_at(place_of(row) + column4 / 4u * 32u);
+        let words = select(columns.low, columns.high, column4 % 4u >= 2u);
+        let pair = select(words.xy, words.zw, column4 % 2u == 1u);
+        sum += dot(four(unit, i), vec4f(unpack2x16float(pair.x), unpack2x16float(pair.y)));
+      }
+    }
+  }
+  return sum;
+}
+
+/// A row's sums for an output and the next, where they are infinite computed again.
+fn settled(pair: vec2f, panel: u32, output: u32, row: u32) -> vec2f {
+  var sums = pair;
+  for (var i = 0u; i < 2u; i++) {
+    if (!is_finite(sums[i])) { sums[i] = whole(panel, output + i, row); }
+  }
+  return sums;
+}
