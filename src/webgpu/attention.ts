@@ -163,9 +163,9 @@ export async function createAttention(
   /** All samples' rows, by rows of a tile; without matrices compiled when first used. */
   const shared = new Map((byMatrices ? [matrix.few, matrix.many] : [own]).map((one) => [one.rows, one]));
 
-  /** A crew whose seats exchange by subgroup, where subgroups are large enough. */
+  /** A crew whose seats exchange by subgroup, where subgroups are large enough: without memory, so that all lanes of four vectors may. */
   function subgroupCrew(): Crew {
-    const SEATS = 2 ** Math.floor(Math.log2(Math.min(plain.SEATS, gpu.abilities.subgroups ?? 1)));
+    const SEATS = 2 ** Math.floor(Math.log2(Math.min(plain.LANES / 4, gpu.abilities.subgroups ?? 1)));
     return SEATS < plain.SEATS / 2 ? plain : { ...plain, SEATS };
   }
 

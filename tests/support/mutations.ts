@@ -34,8 +34,8 @@ const BEHIND = /^rows behind a step's last/;
 const BLOCKS = /^(ropeAppend|copyBlock|prefill in chunks and at once, MHA, 6)/;
 /** One panel of more columns than a workgroup's lanes take in one go, the last tile not full. */
 const PRODUCT = /^linear F16, 13 × 1031/;
-/** Seven panels, four of them at a time. */
-const WIDE = /^linear F16, 101 × 99/;
+/** Seven panels, and many, four of them at a time. */
+const WIDE = /^linear F16, (101 × 99|2100 × 64)/;
 /** Gate and up in whole panels, so that they lie side by side; else they are joined by swiglu. */
 const NORMED = /^linear and linearGated .*, F32 and F32$/;
 const NEXT_NORM = /^linearAdd into 37 rows/;
