@@ -91,17 +91,18 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     partial[lane] = sums;
   }
   workgroupBarrier();
-  // Pairs of neighbouring outputs, of each panel or of both.
-  for (var item = lane; item < OUTPUTS / 2u * select(2u, 1u, GATED); item += LANES) {
+  // Pairs of neighbouring outputs, of each panel or of both. With a gate as many lanes come here as without: else compilers keep so many
+  // more registers that fewer workgroups share a processor.
+  for (var item = lane; item < OUTPUTS; item += LANES) {
     let own = item % (OUTPUTS / 2u) * 2u;
     let first = joined(own).panels;
     let second = joined(own + 1u).panels;
     let ones = vec2f(first.x, second.x);
     let twos = vec2f(first.y, second.y);
-    if (GATED) {
+    if (GATED && item < OUTPUTS / 2u) {
       // e^-z of very negative gates would be infinite, which WGSL may take to be absent: there silu is 0 to all digits.
       put(row, pair * 16u + first_output + own, ones / (1.0 + exp(min(-ones, vec2f(88.0)))) * twos);
-    } else {
+    } else if (!GATED) {
       let is_two = item >= OUTPUTS / 2u;
       put(row, pair * 32u + select(0u, 16u, is_two) + first_output + own, select(ones, twos, is_two));
     }
