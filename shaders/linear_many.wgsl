@@ -4,10 +4,9 @@
 //   weights  packed panels of 16 outputs (src/webgpu/layout.ts); the head unpacks them     out  (rows, out_stride) f32
 //   x        as the arithmetic's head reads it
 //
-// A workgroup computes 16 outputs, or 8 of a gate and 8 of up, for 8 rows or 16. A lane has four outputs and eight rows, each four or
-// two apart, and every SLOTS-th tile of their columns, or a share of it: so what it loads counts eight and four times, which is what the
-// time goes by, and nobody waits for anybody until sums are joined at the end. Sums have names and are no array: compilers keep arrays
-// in slow memory.
+// A workgroup computes 16 outputs, or 8 of a gate and 8 of up, for 8 rows or 16. A lane has four of the outputs, eight of the rows and
+// every SLOTS-th tile of their columns, or a share of it: so what it loads counts eight times and four, and no lane waits for another
+// until sums are joined at the end. Sums have names and are no array: compilers keep arrays in slow memory.
 
 // head weights_f16
 
