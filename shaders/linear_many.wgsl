@@ -33,8 +33,6 @@ struct Sizes {
   rows: u32,
   x_at: u32,        // where the first row begins
   x_stride: u32,    // of a row of floats, in vec4; of a row of tiles, in tiles
-  cols: u32,
-  eps: f32,
   out_at: u32,      // where the first row's results of this dispatch begin
   out_stride: u32,
   outputs: u32,     // results of a row

@@ -67,7 +67,7 @@ export interface GpuBatch extends PreparedBatch {
 const HEADER = 8;
 
 /**
- * Rows that a step of so many samples computes: rounded up to what products compute anyway. What is dispatched goes by them alone, so
+ * Rows that a step of so many samples computes: rounded up to what some products compute anyway. What is dispatched goes by them alone, so
  * that a step's commands stay as they were, and need not be encoded anew, while samples come and go between two such numbers. Kernels
  * that do more for a row than a product go by the batch's own rows: those behind them get no attention and leave nothing in the cache.
  */

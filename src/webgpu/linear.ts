@@ -60,9 +60,8 @@ interface GpuWeight extends Weight {
 /** What a workgroup of linear_one.wgsl (1 row) or linear.wgsl (2 or 4) computes: two panels, or a share of their outputs. */
 interface FewTile {
   readonly rows: number;
-  /** Of a weight of as many panels or more it computes four, so that each load of x counts for more: of floats, and of quantised
-   *  weights, whose unpacking takes registers. */
-  readonly wide: readonly [floats: number, blocks: number];
+  /** Of a weight of as many panels or more it computes four, so that each load of x counts for more. */
+  readonly wide: number;
   /** Shares of panels that keep a GPU busy: with fewer, a workgroup has fewer outputs of each panel. */
   readonly busyShares: number;
 }
@@ -81,7 +80,7 @@ interface Tiling {
   readonly few: readonly FewTile[];
   /**
    * Multiplications that are over before another dispatch begins. `few` computes rows of which a square product of the model's width has
-   * no more; of a larger table, no more than its last tile has.
+   * no more, where a table has no more or they are no more than its last tile's.
    */
   readonly easy: number;
   /** Of a workgroup without subgroup matrices. */
@@ -92,9 +91,9 @@ interface Tiling {
 
 const TILING: Tiling = {
   few: [
-    { rows: 1, wide: [Infinity, Infinity], busyShares: 2048 },
-    { rows: 2, wide: [128, 128], busyShares: 1024 },
-    { rows: 4, wide: [128, 128], busyShares: 1024 },
+    { rows: 1, wide: Infinity, busyShares: 2048 },
+    { rows: 2, wide: 128, busyShares: 1024 },
+    { rows: 4, wide: 128, busyShares: 1024 },
   ],
   easy: 5 * 2 ** 22,
   lanes: 256,
@@ -103,7 +102,7 @@ const TILING: Tiling = {
 /** Where the GPU is a program, to begin a lane takes longer than its work. */
 const SOFTWARE_TILING: Tiling = {
   ...TILING,
-  few: TILING.few.map((tile) => ({ ...tile, wide: tile.rows === 1 ? tile.wide : [5, 5], busyShares: 32 })),
+  few: TILING.few.map((tile) => ({ ...tile, wide: tile.rows === 1 ? tile.wide : 5, busyShares: 32 })),
   easy: 0,
   lanes: 64,
   manyOutputs: Infinity,
@@ -170,9 +169,8 @@ export async function createLinear(
   let summed: number | undefined;
   /** What is in `between`, where its scales are still to come. */
   let begun: Begun | undefined;
-  /** How products of the forward at hand compute: never halves, which some of those of `many` take. */
+  /** How products of the forward at hand compute: never halves, which some of those of `many` take. Of `few` a large table's is `many`. */
   let usual: Kind = "few";
-  const large: Kind = unit ? "matrix" : "many";
   let prompt = false;
 
   /** Makes room for rows of so many columns. */
@@ -236,13 +234,13 @@ export async function createLinear(
   /** Of few rows. The tile goes by the whole span, so that it changes no row's bits. */
   function fewWork({ x, norm }: Input, span: Span, ending: Ending | undefined): Work {
     const { stack, gated } = span;
-    const { head, tileColumns, parts } = stack.layout;
+    const { head, parts } = stack.layout;
     const outputs = outputsOf(span);
     // A fixed class is one kernel for any number of rows: compilers round the others' sums in ways of their own.
     const least = kernelClass ? 1 : x.rows;
     const { rows, wide, busyShares } =
       tiling.few.find(({ rows }) => rows >= least) ?? tiling.few[tiling.few.length - 1];
-    const PANELS = outputs >= wide[tileColumns > 16 ? 1 : 0] * PANEL ? 4 : 2;
+    const PANELS = outputs >= wide * PANEL ? 4 : 2;
     const busy = Math.min(busyShares, x.cols / 2);
     const mostShares = Math.min(4, (stack.tiles * parts * PANEL) / tiling.lanes); // beyond it lanes have no tile
     let shares = 1;
@@ -452,8 +450,8 @@ export async function createLinear(
     const by = (norm?.weight as GpuTensor | undefined)?.buffer ?? x.buffer;
     const eps = floatBits(norm?.eps ?? 0);
     const across = Math.ceil(x.cols / 16);
-    const place4 = readsTiles ? [0, across] : [placeOf(x) / 4, x.stride / 4];
-    const reads = kind === "matrix" ? [x.rows, across] : [x.rows, ...place4, x.cols, eps];
+    const rows = readsTiles ? [0, across] : [placeOf(x) / 4, x.stride / 4];
+    const reads = [x.rows, ...(kind === "matrix" ? [across] : rows), ...(kind === "few" ? [x.cols, eps] : [])];
     for (const { buffer, panel, panels, column } of partsOf(span)) {
       const place = out.form.tiles ? [0, Math.ceil(out.cols / 16)] : [placeOf(out) + column, out.stride];
       const weights = [panel, panels, panel + panels, stack.panelUnits, stack.tiles, add];
@@ -506,7 +504,8 @@ export async function createLinear(
     upload,
     begin(rows, decoding) {
       prompt = !decoding;
-      usual = (kernelClass ? kernelClass === "few" : decoding && rows <= mostFew) ? "few" : large;
+      const isFew = kernelClass ? kernelClass === "few" : decoding && rows <= mostFew;
+      usual = isFew ? "few" : unit ? "matrix" : "many";
       [summed, begun] = [undefined, undefined];
     },
     get productKind() {
@@ -528,7 +527,7 @@ export async function createLinear(
     linear: products,
     unembed(x, norm, table, out) {
       const isEasy = kernelClass || x.rows <= few || x.rows * x.cols * table.rows <= easy;
-      product(input(isEasy ? usual : large, x, norm), spanOf(table, out), 0);
+      product(input(isEasy || usual !== "few" ? usual : "many", x, norm), spanOf(table, out), 0);
     },
     linearGated(x, norm, gate, up, out) {
       const from = input(inHalves(), x, norm);
