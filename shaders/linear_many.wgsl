@@ -28,6 +28,7 @@ const UNITS: u32 = STEP / UNIT_COLUMNS; // 1, 2 or 4: of these at a time
 const SHARES: u32 = TILE_COLUMNS / STEP; // of a tile, which lanes part
 override PLACES: u32 = 4u * ROW_GROUPS; // lanes with sums of their own
 override SLOTS: u32 = LANES / PLACES / SHARES;
+override CHUNKS: u32 = LANES / PLACES / 4u; // parts of a sum once each lane has joined four
 
 struct Sizes {
   rows: u32,
@@ -55,9 +56,7 @@ struct Sums { a: Rows, b: Rows, c: Rows, d: Rows }
 struct Units { a: Unit, b: Unit, c: Unit, d: Unit }
 struct Weights { a: Units, b: Units, c: Units, d: Units }
 
-override CHUNKS: u32 = LANES / PLACES / 4u; // parts of a sum once each lane has joined four
-
-var<workgroup> partial: array<vec4f, 4u * LANES>; // of four rows: (output, share and slot, place)
+var<workgroup> partial: array<vec4f, 4u * LANES>; // of four rows: (output, share, slot, place)
 
 fn units_at(panel: u32, tile: u32, output: u32, share: u32) -> Units {
   var units: Units;
