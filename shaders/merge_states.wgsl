@@ -4,21 +4,21 @@
 //   values  (parts, capacity, N_HEADS, HEAD_DIM)    lse  (parts, capacity, N_HEADS)
 //   out     (rows, out_stride) f32, or tiles (tiles.wgsl) of (rows, N_HEADS · HEAD_DIM)
 //
-// The context's slices are the first parts, then those of the row's own tail. A workgroup is four teams of lanes, and in a team each lane
-// has some pairs of dimensions. A team joins all of a head's parts, six at most, or every fourth of them, and then the teams join
-// what they have: workgroup = (four heads, row), or (head, row). Loads wait neither for one another nor for the row's length: up to
-// `most` parts are loaded, of which those that the row has count.
+// The context's slices are the first parts, then those of the row's own tail. A workgroup is four teams of lanes or eight, and in a team
+// each lane has some pairs of dimensions. A team joins all of a head's parts, six at most: workgroup = (four heads, row). Or teams
+// share a head, take turns at its parts, and join what they have: workgroup = (head, row). Loads wait neither for one another nor for
+// the row's length: up to `most` parts are loaded, of which those that the row has count.
 
 override N_HEADS: u32;
 override HEAD_DIM: u32;
 override TAIL_PARTS: u32;
 override TAIL_SLICE: u32;
-override SHARED: bool; // whether teams share a head
+override SHARING: u32; // teams that share a head: 1, 4 or 8
 override TILES: bool; // then HEAD_DIM is even, and N_HEADS · HEAD_DIM a multiple of 16
 
-const TEAMS = 4u;
-override STRIDE: u32 = select(1u, TEAMS, SHARED); // from one of a team's parts to the next
-override TEAM: u32 = select(64u, 32u, HEAD_DIM <= 64);
+override SHARED: bool = SHARING > 1;
+override TEAMS: u32 = max(4, SHARING);
+override TEAM: u32 = select(64u, 32u, HEAD_DIM <= 64 || TEAMS > 4);
 override LANES: u32 = TEAMS * TEAM;
 const LENGTHS = 8u; // where in the batch the tails' lengths begin
 
@@ -76,8 +76,8 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   let slice = tail_slice(length);
   let parts = sizes.slices + (length + slice - 1) / slice;
 
-  let p = vec3u(0, 1, 2) * STRIDE + select(0u, team, SHARED);
-  let q = p + 3 * STRIDE;
+  let p = vec3u(0, 1, 2) * SHARING + select(0u, team, SHARED);
+  let q = p + 3 * SHARING;
   let l = vec3f(lse_of(p.x, parts, state), lse_of(p.y, parts, state), lse_of(p.z, parts, state));
   let m = vec3f(lse_of(q.x, parts, state), lse_of(q.y, parts, state), lse_of(q.z, parts, state));
   let both = max(l, m);
@@ -108,7 +108,8 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
         totals[team] = total;
       }
       workgroupBarrier();
-      let highest = max(max(tops[0], tops[1]), max(tops[2], tops[3]));
+      var highest = tops[0];
+      for (var other = 1u; other < TEAMS; other++) { highest = max(highest, tops[other]); }
       sum = vec2f(0.0);
       whole = 0.0;
       for (var other = 0u; other < TEAMS; other++) {

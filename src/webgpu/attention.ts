@@ -63,21 +63,28 @@ const CREW: Crew = { LANES: 128, SEATS: 16 };
 const SOFTWARE_CREW: Crew = { LANES: 64, SEATS: 8 };
 const crewOf = ({ isSoftware }: Pick<Gpu, "isSoftware">) => (isSoftware ? SOFTWARE_CREW : CREW);
 
-/** Workgroups of one row tile that fill a large GPU; of those by subgroup matrices, which differ in size, their subgroups. */
+/**
+ * Workgroups of one row tile that fill a large GPU; of samples by themselves, which wait for K and V more than they compute; of those by
+ * subgroup matrices, which differ in size, their subgroups.
+ */
 const WORKGROUPS = 512;
+const ALONE_WORKGROUPS = 1024;
 const MATRIX_SUBGROUPS = 2048;
 /** So many bytes of K and V from caches take no longer than another dispatch. */
 const FREE_BYTES = 2 ** 24;
 const MAX_SLICES = 16;
+const MAX_ALONE_SLICES = 32;
 /** However many tiles of rows go through a context: longer slices are no faster. */
 const LEAST_SLICES = 4;
 /** Tokens of a slice at least: of short heads a workgroup has done with these before another begins. */
 const leastSlice = (padded: number) => (padded <= 32 ? 256 : 128);
-/** A tail has so many slices at most. merge_states.wgsl joins 24 of both, not more. */
+/** A tail has so many slices at most. merge_states.wgsl joins 48 of both, not more. */
 const TAIL_PARTS = 8;
-/** Of a workgroup of merge_states.wgsl, and parts that one of them joins. */
-const TEAMS = 4;
+/** Teams of merge_states.wgsl that share a head, and parts that one of them joins. */
+const SHARINGS = [1, 4, 8] as const;
 const TEAM_PARTS = 6;
+/** Heads of a workgroup of it whose teams do not share them. */
+const MERGED_HEADS = 4;
 /** Samples that are attended to by themselves at a time. */
 const ALONE_ROWS = 32;
 
@@ -139,9 +146,9 @@ export async function createAttention(
   const canTile = gpu.abilities.matrix !== undefined && headDim % 2 === 0 && (nHeads * headDim) % 16 === 0;
   const merging = (TILES: 0 | 1) =>
     Promise.all(
-      [0, 1].map((SHARED) =>
+      SHARINGS.map((SHARING) =>
         kernels.get("merge_states", {
-          constants: { N_HEADS: nHeads, HEAD_DIM: headDim, ...tailSizes, SHARED, TILES },
+          constants: { N_HEADS: nHeads, HEAD_DIM: headDim, ...tailSizes, SHARING, TILES },
         }),
       ),
     );
@@ -210,31 +217,35 @@ export async function createAttention(
   }
 
   const stateBytes = nHeads * headDim * Float32Array.BYTES_PER_ELEMENT;
-  /** Slices of the longest contexts: enough to fill a GPU with few KV heads, as far as a buffer holds their states. */
-  const mostSlices = Math.max(
-    1,
-    Math.min(
-      MAX_SLICES,
-      Math.floor((matrix?.workgroups ?? WORKGROUPS) / nKvHeads),
-      Math.floor(limits.maxStorageBufferBindingSize / (maxSamples * stateBytes)) - TAIL_PARTS,
-    ),
-  );
-  const parts = mostSlices + TAIL_PARTS;
+  /** Slices of the longest contexts: enough to fill a GPU with few KV heads, as far as a buffer holds so many rows' states. */
+  const mostSlices = (workgroups: number, most: number, rows: number) => {
+    const held = Math.floor(limits.maxStorageBufferBindingSize / (rows * stateBytes)) - TAIL_PARTS;
+    return Math.max(1, Math.min(most, Math.floor(workgroups / nKvHeads), held));
+  };
+  const most = mostSlices(matrix?.workgroups ?? WORKGROUPS, MAX_SLICES, maxSamples);
+  const mostAlone = mostSlices(ALONE_WORKGROUPS, MAX_ALONE_SLICES, ALONE_ROWS);
 
-  /**
-   * Slices of a context, and tokens of each, for so many tiles of rows: with matrices no more than fill a GPU. Else, and where the kernels
-   * are fixed, from its length alone, so that they change no result when samples come and go.
-   */
-  function slicesOf(ctxLen: number, tiles = 1): Slices {
-    const filling = Math.max(LEAST_SLICES, Math.ceil((matrix?.workgroups ?? 0) / (nKvHeads * tiles)));
-    const most = matrix && !kernelClass ? Math.min(mostSlices, filling) : mostSlices;
+  /** A context in so many slices or fewer, and tokens of each. */
+  function cutInto(most: number, ctxLen: number): Slices {
     const slice = Math.max(leastSlice(padded), Math.ceil(ctxLen / most / 32) * 32);
     return { slice, slices: Math.ceil(ctxLen / slice) };
   }
+  /**
+   * For so many tiles of rows: with matrices no more than fill a GPU. Else, and where the kernels are fixed, from the context's length
+   * alone, so that they change no result when samples come and go.
+   */
+  function slicesOf(ctxLen: number, tiles: number): Slices {
+    const filling = Math.max(LEAST_SLICES, Math.ceil((matrix?.workgroups ?? 0) / (nKvHeads * tiles)));
+    return cutInto(matrix && !kernelClass ? Math.min(most, filling) : most, ctxLen);
+  }
+  /** For samples by themselves. */
+  const slicesAlone = (ctxLen: number) => cutInto(mostAlone, ctxLen);
   /** No tail in the batch has more slices. */
   const tailParts = (batch: GpuBatch) => Math.min(TAIL_PARTS, Math.ceil(batch.decLen / leastSlice(padded)));
 
-  function states(rows: number): GpuStates {
+  const statesBytes = (rows: number, slices: number) => (slices + TAIL_PARTS) * rows * (stateBytes + nHeads * 4);
+  function states(rows: number, slices = most): GpuStates {
+    const parts = slices + TAIL_PARTS;
     return {
       rows,
       values: gpu.buffer(parts * rows * stateBytes, "attention states"),
@@ -291,11 +302,11 @@ export async function createAttention(
   ): void {
     const parts = slices + tailParts(batch);
     // Fixed kernels join a row's parts in the same order however many others have.
-    const shared = kernelClass || parts > TEAM_PARTS ? 1 : 0;
+    const sharing = SHARINGS.findIndex((teams) => (kernelClass ? slices + TAIL_PARTS : parts) <= teams * TEAM_PARTS);
     const sizes = [first, rows, slices, parts, placeOf(out), out.stride];
     out.form.tiles = batch.tiles && mergeTiles !== undefined;
-    const kernel = ((batch.tiles && mergeTiles) || mergeRows)[shared];
-    const groups = shared ? nHeads : Math.ceil(nHeads / TEAMS);
+    const kernel = ((batch.tiles && mergeTiles) || mergeRows)[sharing];
+    const groups = sharing > 0 ? nHeads : Math.ceil(nHeads / MERGED_HEADS);
     gpu.run(kernel, [batch.buffer, values, lse, out.buffer], sizes, groups, samples);
   }
 
@@ -307,16 +318,16 @@ export async function createAttention(
     reserveBlocks: pool.reserveBlocks,
     copyBlock: pool.copyBlock,
     settle: pool.settle,
-    states,
+    states: (rows) => states(rows),
     formOf(batch: PreparedBatch) {
       const prepared = batch as GpuBatch;
       const { rows, decoding, ctxLen } = prepared;
       if (!decoding) return [rows];
       const { slice, slices } = cutOf(prepared).slices;
-      const alone = slicesOf(ctxLen); // in one part they are as for one tile of rows
+      const alone = slicesAlone(ctxLen);
       return [rows, tailParts(prepared), tileRows(prepared), slice, slices, alone.slice, alone.slices];
     },
-    scratchBytes: () => parts * (maxSamples + ALONE_ROWS) * (stateBytes + nHeads * 4),
+    scratchBytes: () => statesBytes(maxSamples, most) + statesBytes(ALONE_ROWS, mostAlone),
 
     appending(layer: number, batch: PreparedBatch) {
       const { buffer, decoding } = batch as GpuBatch;
@@ -360,8 +371,8 @@ export async function createAttention(
     },
     attendOnePart(q: Tensor, layer: number, batch: PreparedBatch, out: Tensor) {
       const prepared = batch as GpuBatch;
-      alone ??= states(ALONE_ROWS);
-      const slices = slicesOf(prepared.ctxLen);
+      alone ??= states(ALONE_ROWS, mostAlone);
+      const slices = slicesAlone(prepared.ctxLen);
       const ownParts = slices.slices + tailParts(prepared);
       for (let first = 0; first < batch.rows; first += ALONE_ROWS) {
         const samples = Math.min(ALONE_ROWS, batch.rows - first);
