@@ -1,8 +1,8 @@
 // Matrix products of many rows: out[row] = W · x[row], or that added to what out holds, or gate and up joined by silu. For devices
 // without subgroup matrices. Knows nothing of what the rows are.
 //
-//   weights  packed panels of 16 outputs (src/webgpu/layout.ts); the head unpacks them     out  (rows, out_stride) f32
-//   x        as the arithmetic's head reads it
+//   weights  packed panels of 16 outputs (src/webgpu/layout.ts); the head unpacks them     x  as the arithmetic's head reads it
+//   out      (rows, out_stride) f32; or tiles (tiles.wgsl)
 //
 // A workgroup computes 16 outputs, or 8 of a gate and 8 of up, for 8 rows or 16. A lane has four of the outputs, eight of the rows and
 // every SLOTS-th tile of their columns, or a share of it: so what it loads counts eight times and four, and no lane waits for another
@@ -16,18 +16,26 @@
 // Products in 16-bit arithmetic have 16-bit weights from here (heads/halves_*.wgsl).
 // end of head
 
+// head
+// Rows are as the product takes them.
+fn norm_scale(row: u32) -> f32 { return 1.0; }
+// end of head
+
 // head added
 
 override LANES: u32;
 override ROW_GROUPS: u32; // 1 or 2: eights of rows
 override RAGGED: bool;    // whether the last tile has more columns than x
 override GATED: bool;     // whether half of the outputs are the gate's, and half up's
+override TILES: bool;     // whether results go out as tiles; gated ones alone may
 
 const PARTS: u32 = TILE_COLUMNS / UNIT_COLUMNS; // units of an output in a tile
 const UNITS: u32 = STEP / UNIT_COLUMNS; // 1, 2 or 4: of these at a time
+const SIDE: u32 = 16u; // of a tile, and outputs whose results lie side by side
 const SHARES: u32 = TILE_COLUMNS / STEP; // of a tile, which lanes part
 override PLACES: u32 = 4u * ROW_GROUPS; // lanes with sums of their own
 override SLOTS: u32 = LANES / PLACES / SHARES;
+override FOURS: u32 = select(4u, 2u, GATED); // of a lane's outputs that results are of
 override CHUNKS: u32 = LANES / PLACES / 4u; // parts of a sum once each lane has joined four
 
 struct Sizes {
@@ -35,7 +43,7 @@ struct Sizes {
   x_at: u32,        // where the first row begins
   x_stride: u32,    // of a row of floats, in vec4; of a row of tiles, in tiles
   out_at: u32,      // where the first row's results of this dispatch begin
-  out_stride: u32,
+  out_stride: u32,  // of tiles those of a row of tiles
   outputs: u32,     // results of a row
   panel: u32,       // the first panel in this buffer
   panels: u32,
@@ -43,10 +51,14 @@ struct Sizes {
   panel_units: u32, // vec4u of a panel
   tiles: u32,       // of a panel
   add: u32,         // 1: to what out holds
+  squares: u32,     // as linear_matrix.wgsl's, where a norm has begun or begins
+  cols: u32,
+  eps: f32,
+  factor: f32,
 }
 
 @group(0) @binding(0) var<uniform> sizes: Sizes;
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;
+@group(0) @binding(4) var<storage, read_write> out: array<u32>;
 
 /// Sums of a lane's first four rows and of the others; and those of its four outputs.
 struct Rows { near: vec4f, far: vec4f }
@@ -97,8 +109,8 @@ fn joined(i: u32, place: u32, row: u32) -> f32 {
   return sum;
 }
 
-fn stored(at: u32) -> f32 { return out[at]; }
-fn store(at: u32, x: f32) { out[at] = x; }
+fn stored(at: u32) -> f32 { return bitcast<f32>(out[at]); }
+fn store(at: u32, x: f32) { out[at] = bitcast<u32>(x); }
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
@@ -136,22 +148,28 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     workgroupBarrier();
     join_fours(lane);
     workgroupBarrier();
-    // Pairs of neighbouring outputs, of a row.
-    for (var item = lane; item < 2u * PLACES * select(4u, 2u, GATED); item += LANES) {
-      let i = item / 2u / PLACES;
-      let left = item / 8u % ROW_GROUPS * 4u + item / 4u % 2u * 2u;
-      let number = item % 4u;
+    // Pairs of neighbouring outputs, those of a row side by side.
+    for (var item = lane; item < 2u * PLACES * FOURS; item += LANES) {
+      let i = item / 2u % FOURS;
+      let number = item / (2u * FOURS) % 4u;
+      let left = item / (8u * FOURS) * 4u + item % 2u * 2u;
       let here = first_row + (4u * turn + number) * ROW_GROUPS + left / 4u;
       if (here >= sizes.rows) { continue; }
       let own = first_output + 4u * i + left % 4u;
       var pair = vec2f(joined(i, left, number), joined(i, left + 1u, number));
-      pair = settled(pair, one, own % 16u, here);
+      let scale = norm_scale(here);
+      pair = settled(pair, one, own % 16u, here) * scale;
       if (GATED) {
-        let ups = settled(vec2f(joined(i + 2u, left, number), joined(i + 2u, left + 1u, number)), two, own % 16u, here);
+        let ups = settled(vec2f(joined(i + 2u, left, number), joined(i + 2u, left + 1u, number)), two, own % 16u, here) * scale;
         // e^-z of very negative gates would be infinite, which WGSL may take to be absent: there silu is 0 to all digits.
         pair = pair / (1.0 + exp(min(-pair, vec2f(88.0)))) * ups;
       }
-      put(here, own, pair);
+      if (TILES) {
+        let at = (here / 16u * sizes.out_stride + own / 16u) * 256u + here % 16u * 16u + own % 16u;
+        if (own / 16u < sizes.panels) { out[at / 2u] = pack2x16float(clamp(pair, vec2f(-65504.0), vec2f(65504.0))); }
+      } else {
+        put(here, own, pair);
+      }
     }
   }
 }

@@ -5,6 +5,9 @@
 //   norm     (out_stride) f32     tiles  16-bit tiles of (rows, out_stride)
 //   squares  (sums, rows, 32) of these the first eight: a whole number of 2⁻⁴⁸, 16 bits a word and room for 65,536 carries, so that
 //            sums are the same in any order. Rows are apart so that additions to some need not wait for those to others.
+enable subgroups;
+diagnostic(off, subgroup_uniformity);
+
 @group(0) @binding(5) var<storage, read> norm: array<f32>;
 @group(0) @binding(6) var<storage, read_write> tiles: array<u32>;
 @group(0) @binding(7) var<storage, read_write> squares: array<atomic<u32>>;

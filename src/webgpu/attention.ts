@@ -143,7 +143,8 @@ export async function createAttention(
   if (!(await kernels.tryGet("attend", tileOf(4 * wide, 1)))) crew = plain;
   const matrix = await matrixKernels();
   /** Whether results can be written as the 16-bit tiles that products read. */
-  const canTile = gpu.abilities.matrix !== undefined && headDim % 2 === 0 && (nHeads * headDim) % 16 === 0;
+  const canTile =
+    (gpu.abilities.matrix !== undefined || gpu.abilities.f16) && headDim % 2 === 0 && (nHeads * headDim) % 16 === 0;
   const merging = (TILES: 0 | 1) =>
     Promise.all(
       SHARINGS.map((SHARING) =>
@@ -304,8 +305,9 @@ export async function createAttention(
     // Fixed kernels join a row's parts in the same order however many others have.
     const sharing = SHARINGS.findIndex((teams) => (kernelClass ? slices + TAIL_PARTS : parts) <= teams * TEAM_PARTS);
     const sizes = [first, rows, slices, parts, placeOf(out), out.stride];
-    out.form.tiles = batch.tiles && mergeTiles !== undefined;
-    const kernel = ((batch.tiles && mergeTiles) || mergeRows)[sharing];
+    const ofTiles = batch.products?.readTiles ? mergeTiles : undefined;
+    out.form.tiles = ofTiles !== undefined;
+    const kernel = (ofTiles ?? mergeRows)[sharing];
     const groups = sharing > 0 ? nHeads : Math.ceil(nHeads / MERGED_HEADS);
     gpu.run(kernel, [batch.buffer, values, lse, out.buffer], sizes, groups, samples);
   }
@@ -345,8 +347,8 @@ export async function createAttention(
     },
     attendPrefill(q: Tensor, layer: number, batch: PreparedBatch, out: Tensor) {
       const [queries, to] = [q, out] as GpuTensor[];
-      const { buffer, rows, tiles } = batch as GpuBatch;
-      to.form.tiles = tiles && canTile && matrix !== undefined;
+      const { buffer, rows, products } = batch as GpuBatch;
+      to.form.tiles = (products?.readTiles ?? false) && canTile && matrix !== undefined;
       const by = (to.form.tiles && matrix?.prefill) || prefill;
       const sizes = [placeOf(queries), queries.stride, placeOf(to), to.stride];
       const bindings = [buffer, queries.buffer, pool.layer(layer), to.buffer, unused];

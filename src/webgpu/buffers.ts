@@ -14,9 +14,17 @@ export interface GpuTensor extends Tensor {
   /** Of a vector: the root of its numbers' mean square. */
   readonly rms?: number;
   /**
-   * What the buffer's rows are at present, for all views: f32, or for products by subgroup matrices 16-bit tiles (shaders/tiles.wgsl).
+   * What the buffer's rows are at present, for all views: f32, or for products in 16 bits tiles (shaders/tiles.wgsl).
    */
   readonly form: { tiles: boolean };
+}
+
+/** What a batch must know of the products that its rows go through. */
+export interface Products {
+  /** Whether those that come next read rows as 16-bit tiles. */
+  readonly readTiles: boolean;
+  /** Rows that they compute together in any case, where there are many. */
+  readonly wholeRows: 8 | 16;
 }
 
 /** Columns that a row takes. */
@@ -54,8 +62,8 @@ const bytesOf = (rows: number, cols: number) =>
 export interface GpuBatch extends PreparedBatch {
   readonly buffer: GPUBuffer;
   readonly ctxLen: number;
-  /** Whether products read rows as 16-bit tiles. */
-  readonly tiles: boolean;
+  /** Those that read its rows, if any do. */
+  readonly products?: Products;
   /** Whether rows are samples with tails; else consecutive tokens. */
   readonly decoding: boolean;
   /** The longest tail in tokens. */
@@ -71,10 +79,9 @@ const HEADER = 8;
  * that a step's commands stay as they were, and need not be encoded anew, while samples come and go between two such numbers. Kernels
  * that do more for a row than a product go by the batch's own rows: those behind them get no attention and leave nothing in the cache.
  */
-function computedRows(samples: number, tiles: boolean): number {
-  if (samples <= 8 && !tiles) return 2 ** Math.ceil(Math.log2(samples));
-  const whole = tiles ? 16 : 8;
-  return Math.ceil(samples / whole) * whole;
+function computedRows(samples: number, wholeRows = 8): number {
+  if (samples <= 8 && wholeRows === 8) return 2 ** Math.ceil(Math.log2(samples));
+  return Math.ceil(samples / wholeRows) * wholeRows;
 }
 
 export function createBuffers(gpu: Gpu) {
@@ -126,7 +133,7 @@ export function createBuffers(gpu: Gpu) {
     /** Bytes of a tensor. */
     tensorBytes: bytesOf,
 
-    prepare({ ids, turns, slots, context, tails }: Batch, tiles = false, drawn?: GPUBuffer): GpuBatch {
+    prepare({ ids, turns, slots, context, tails }: Batch, products?: Products, drawn?: GPUBuffer): GpuBatch {
       const rows = ids.length;
       let tailStride = 0;
       let decLen = 0;
@@ -164,10 +171,10 @@ export function createBuffers(gpu: Gpu) {
       }
       gpu.write(batchBuffer, 0, words.subarray(0, end));
       return {
-        rows: tails ? computedRows(rows, tiles) : rows,
+        rows: tails ? computedRows(rows, products?.wholeRows) : rows,
         buffer: batchBuffer,
         ctxLen: context.length,
-        tiles,
+        products,
         decoding: tails !== undefined,
         decLen,
         drawn: drawn ?? batchBuffer,

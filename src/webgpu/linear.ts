@@ -4,7 +4,7 @@
 import type { Backend, Norm, PreparedBatch, ReadNext, Tensor, Weight } from "../backend.ts";
 import { fail } from "../errors.ts";
 import { GGML_TYPES } from "../formats/gguf.ts";
-import { type GpuBatch, type GpuTensor, placeOf, strideOf } from "./buffers.ts";
+import { type GpuBatch, type GpuTensor, type Products, placeOf, strideOf } from "./buffers.ts";
 import type { MatrixUnit } from "./device.ts";
 import { floatBits, type Gpu } from "./gpu.ts";
 import type { Constants, Kernel, Trials } from "./kernels.ts";
@@ -25,6 +25,8 @@ export interface Linear
   begin(rows: number, decoding: boolean): void;
   /** How products of that forward compute: what they dispatch follows from it, and from the rows computed. */
   readonly productKind: Kind;
+  /** The same, at any time, as a batch must know it. */
+  readonly products: Products;
   scratchBytes(): number;
 }
 
@@ -124,6 +126,8 @@ export type Kind =
   | "halves" // in 16-bit arithmetic, of rows as 16-bit tiles
   | "matrix"; // by subgroup matrices, of rows as 16-bit tiles
 
+const readsTiles = (kind: Kind) => kind === "halves" || kind === "matrix";
+
 /** Rows of a forward at most, and samples; columns of what products read, and of gates; norms of the residual stream behind the first. */
 interface LinearSizes {
   readonly maxRows: number;
@@ -162,14 +166,18 @@ export async function createLinear(
   let between = gpu.buffer(0, "activations");
   roomFor(widest);
   const ups = gpu.buffer(maxRows * strideOf(hiddenDim) * 4, "activations");
+  /** Whether products can begin with norms: pairs of a panel's results are added up by neighbours in a subgroup. */
+  const canBegin = unit !== undefined || (hasHalves && (gpu.abilities.subgroups ?? 0) >= PANEL / 2);
   /** Sums of squares, of each norm and sample. */
-  const squaresBytes = unit ? norms * maxSamples * SUM_BYTES : SUM_BYTES;
+  const squaresBytes = (canBegin ? norms * maxSamples : 1) * SUM_BYTES;
   const squares = gpu.buffer(squaresBytes, "activations");
   /** Norms of this forward that products have begun with, once all sums are zero. */
   let summed: number | undefined;
+  /** Whether the last product's weights were to be unpacked. What it leads to then goes on in f32: 16 bits are no faster with such weights. */
+  let unpacked = false;
   /** What is in `between`, where its scales are still to come. */
   let begun: Begun | undefined;
-  /** How products of the forward at hand compute: never halves, which some of those of `many` take. Of `few` a large table's is `many`. */
+  /** How products of the forward at hand compute, but those with a table: in halves these are `many`, and of `few` a large table's. */
   let usual: Kind = "few";
   let prompt = false;
 
@@ -193,7 +201,7 @@ export async function createLinear(
 
   /** Whether kernels with 16-bit arithmetic compile. */
   async function computesHalves() {
-    const constants = { LANES: tiling.lanes, ROW_GROUPS: 2, RAGGED: 0, GATED: 0 };
+    const constants = { LANES: tiling.lanes, ROW_GROUPS: 2, RAGGED: 0, GATED: 0, TILES: 0 };
     const heads = [undefined, "in_halves", "halves_f16"];
     return gpu.abilities.f16 && (await kernels.tryGet("linear_many", { heads, constants })) !== undefined;
   }
@@ -260,15 +268,16 @@ export async function createLinear(
   }
 
   /** Of many rows without subgroup matrices. */
-  function manyWork({ kind, x: { rows } }: Input, span: Span, ending: Ending | undefined): Work {
+  function manyWork({ kind, x: { rows }, scaling }: Input, span: Span, ending: Ending | undefined): Work {
     const { stack, gated } = span;
     const { head } = stack.layout;
     const ROW_GROUPS = rows > 8 || prompt || kernelClass ? 2 : 1;
     const arithmetic =
       kind === "halves" ? ["in_halves", head ? "halves_floats" : "halves_f16"] : [undefined, undefined];
     const LANES = outputsOf(span) < tiling.manyOutputs ? tiling.lanes : tiling.lanes / 2;
-    const constants = { LANES, ROW_GROUPS, RAGGED: Number(stack.ragged), GATED: Number(gated) };
-    const kernel = kernelOf(stack, "linear_many", [head, ...arithmetic], constants, ending);
+    const TILES = Number(span.out.form.tiles);
+    const constants = { LANES, ROW_GROUPS, RAGGED: Number(stack.ragged), GATED: Number(gated), TILES };
+    const kernel = kernelOf(stack, "linear_many", [head, ...arithmetic, scaling && "scaled"], constants, ending);
     return { kernel, rows: 8 * ROW_GROUPS, panels: 1, shares: gated ? 2 : 1 };
   }
 
@@ -351,12 +360,6 @@ export async function createLinear(
     }
   }
 
-  /**
-   * How products compute whose results go on through attention or a gate. What is added to the residual, and logits, have errors of
-   * 16-bit sums as they are, and stay in f32: else SmolLM2's log-probabilities are off by half as much again.
-   */
-  const inHalves = (): Kind => (usual === "many" && hasHalves ? "halves" : usual);
-
   /** Consecutive weights of one stack: their panels, the results of a row, and where the first of them goes. */
   interface Span {
     readonly stack: Stack;
@@ -409,9 +412,9 @@ export async function createLinear(
     const eps = floatBits(norm?.eps ?? 0);
     if (x.form.tiles || (kind === "many" && !weight)) return { kind, x };
     const made: GpuTensor = { ...x, buffer: between, first: 0, column: 0, stride: strideOf(x.cols) };
-    if (ready && norm && isBegun(ready, x, norm)) return { kind, x: made, scaling: ready.words };
+    if (ready && norm && kind !== "many" && isBegun(ready, x, norm)) return { kind, x: made, scaling: ready.words };
     if (kind !== "many") {
-      const sums = kind === "matrix" && !prompt && summed === undefined ? norms : 0;
+      const sums = canBegin && !prompt && summed === undefined ? norms : 0;
       if (sums > 0) summed = 0;
       const sizes = [placeOf(x) / 4, x.stride / 4, x.cols, eps, sums, maxSamples];
       gpu.run(tiled[weight ? 1 : 0], [x.buffer, weight?.buffer ?? x.buffer, between, squares], sizes, x.rows);
@@ -425,10 +428,13 @@ export async function createLinear(
   const isBegun = ({ of, norm: { weight, eps } }: Begun, x: GpuTensor, norm: Norm): boolean =>
     weight === norm.weight && eps === norm.eps && of.buffer === x.buffer && x.first === 0 && of.rows === x.rows;
 
+  /** Whether what follows from the last product is read as tiles, by those that add to the residual stream. */
+  const addsTiles = () => usual === "matrix" || (usual === "halves" && !unpacked);
+
   /** Lets a product into samples' residual stream begin with the norm that reads it next, where it can. */
-  function beginNorm({ kind, x }: Input, out: GpuTensor, norm: Norm | undefined): Ending | undefined {
+  function beginNorm({ x }: Input, out: GpuTensor, norm: Norm | undefined): Ending | undefined {
     const isWhole = placeOf(out) === 0 && out.cols % PANEL === 0;
-    if (!norm || kind !== "matrix" || prompt || x.buffer === between || !isWhole) return undefined;
+    if (!norm || !readsTiles(usual) || !canBegin || prompt || x.buffer === between || !isWhole) return undefined;
     if (summed === undefined || summed === norms) return undefined;
     const weight = norm.weight as GpuTensor;
     // Of what 16 bits hold, rows of models use 0.003 (a first layer's mean) to 4e4 (the largest of SmolLM2's last) times the norm's weights.
@@ -444,13 +450,13 @@ export async function createLinear(
     const { kind, x, norm } = from;
     const { stack, out, outputs, gated } = span;
     const worker = kind === "matrix" ? matrixWork : kind === "few" ? fewWork : manyWork;
+    unpacked = stack.layout.head !== undefined;
+    out.form.tiles = gated && addsTiles();
     const work = worker(from, span, ending);
-    const readsTiles = kind === "matrix" || kind === "halves";
-    out.form.tiles = gated && kind === "matrix";
     const by = (norm?.weight as GpuTensor | undefined)?.buffer ?? x.buffer;
     const eps = floatBits(norm?.eps ?? 0);
     const across = Math.ceil(x.cols / 16);
-    const rows = readsTiles ? [0, across] : [placeOf(x) / 4, x.stride / 4];
+    const rows = readsTiles(kind) ? [0, across] : [placeOf(x) / 4, x.stride / 4];
     const reads = [x.rows, ...(kind === "matrix" ? [across] : rows), ...(kind === "few" ? [x.cols, eps] : [])];
     for (const { buffer, panel, panels, column } of partsOf(span)) {
       const place = out.form.tiles ? [0, Math.ceil(out.cols / 16)] : [placeOf(out) + column, out.stride];
@@ -470,7 +476,7 @@ export async function createLinear(
     outs: readonly Tensor[],
     ending?: Ending,
   ): void {
-    const from = input(inHalves(), x, norm);
+    const from = input(usual, x, norm);
     const spans: Span[] = [];
     weights.forEach((weight, i) => {
       const last = spans[spans.length - 1];
@@ -505,11 +511,19 @@ export async function createLinear(
     begin(rows, decoding) {
       prompt = !decoding;
       const isFew = kernelClass ? kernelClass === "few" : decoding && rows <= mostFew;
-      usual = isFew ? "few" : unit ? "matrix" : "many";
+      usual = isFew ? "few" : unit ? "matrix" : hasHalves ? "halves" : "many";
       [summed, begun] = [undefined, undefined];
     },
     get productKind() {
       return usual;
+    },
+    products: {
+      get readTiles() {
+        return addsTiles();
+      },
+      get wholeRows() {
+        return usual === "matrix" ? 16 : 8;
+      },
     },
     embed(table: Weight, batch: PreparedBatch, out: Tensor) {
       const { stack, firstPanel } = table as GpuWeight;
@@ -527,10 +541,11 @@ export async function createLinear(
     linear: products,
     unembed(x, norm, table, out) {
       const isEasy = kernelClass || x.rows <= few || x.rows * x.cols * table.rows <= easy;
-      product(input(isEasy || usual !== "few" ? usual : "many", x, norm), spanOf(table, out), 0);
+      const inFloats = usual === "halves" || (usual === "few" && !isEasy);
+      product(input(inFloats ? "many" : usual, x, norm), spanOf(table, out), 0);
     },
     linearGated(x, norm, gate, up, out) {
-      const from = input(inHalves(), x, norm);
+      const from = input(usual, x, norm);
       const { stack } = gate as GpuWeight;
       if (stack === (up as GpuWeight).stack && stack.parts.length === 1)
         return product(from, spanOf(gate, out, true), 0);
@@ -542,8 +557,10 @@ export async function createLinear(
       gpu.run(swiglu, [to.buffer, ups], [width, to.first, 0], Math.ceil(width / SWIGLU_LANES), to.rows);
     },
     linearAdd(x, weight, out, next) {
-      const from = input(usual, x, undefined);
-      product(from, spanOf(weight, out), 1, beginNorm(from, out as GpuTensor, next));
+      const span = spanOf(weight, out);
+      const inFloats = usual === "halves" && span.stack.layout.head !== undefined && !(x as GpuTensor).form.tiles;
+      const from = input(inFloats ? "many" : usual, x, undefined);
+      product(from, span, 1, beginNorm(from, out as GpuTensor, next));
     },
     scratchBytes: () => maxRows * (strideOf(widest) + strideOf(hiddenDim)) * 4 + squaresBytes,
   };

@@ -556,6 +556,22 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "linear_many",
+    find: "here % 16u * 16u + own % 16u;",
+    replace: "here % 8u * 16u + own % 16u;",
+    what: "gated results of a tile's second eight rows land in the first",
+    half: true,
+    tests: NEXT_NORM,
+  },
+  {
+    shader: "linear_many",
+    find: "let scale = norm_scale(here);",
+    replace: "let scale = norm_scale(first_row);",
+    what: "all rows have the first one's scale",
+    half: true,
+    tests: NEXT_NORM,
+  },
+  {
+    shader: "linear_many",
     find: "part + 1u);",
     replace: "part);",
     what: "a second unit of columns is the first",
