@@ -31,7 +31,7 @@ override TILES: bool;     // whether results go out as tiles; gated ones alone m
 
 const PARTS: u32 = TILE_COLUMNS / UNIT_COLUMNS; // units of an output in a tile
 const UNITS: u32 = STEP / UNIT_COLUMNS; // 1, 2 or 4: of these at a time
-const SIDE: u32 = 16u; // of a tile, and outputs whose results lie side by side
+const SIDE: u32 = 16u; // results of a row that neighbouring lanes have (heads/added_normed.wgsl)
 const SHARES: u32 = TILE_COLUMNS / STEP; // of a tile, which lanes part
 override PLACES: u32 = 4u * ROW_GROUPS; // lanes with sums of their own
 override SLOTS: u32 = LANES / PLACES / SHARES;

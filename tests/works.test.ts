@@ -5,6 +5,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { shaders } from "../build/shaders.js";
 import type { ModelConfig } from "../src/config.ts";
+import type { GgmlType } from "../src/formats/gguf.ts";
 import { createForward } from "../src/model.ts";
 import { createWebGpuBackend } from "../src/webgpu/backend.ts";
 import type { Abilities } from "../src/webgpu/device.ts";
@@ -27,26 +28,34 @@ const DEVICES: Readonly<Record<string, Abilities>> = {
   matrices: { f16: true, subgroups: 32, matrix: { side: 16, subgroup: 32 } },
   "matrices of 8": { f16: true, subgroups: 32, matrix: { side: 8, subgroup: 32 } },
 };
+/** Of q, k and v, of what attention's results meet, of gate and up, and of what theirs meet. */
+type Types = readonly [GgmlType, GgmlType, GgmlType, GgmlType];
+const TYPES: Readonly<Record<string, Types>> = {
+  "quantised weights": ["Q8_0", "Q8_0", "Q8_0", "Q8_0"],
+  floats: ["F16", "F16", "F16", "F16"],
+  "both by turns": ["F16", "Q8_0", "Q8_0", "F16"],
+};
 /** Too many for a step of more than four samples to take them as it takes the rest of a small model. */
 const VOCAB = 40000;
 
 /** What a backend on a new device submits for steps. */
-async function newRunner([dim, hiddenDim, nHeads, nKvHeads, headDim]: Sizes, abilities: Abilities) {
+async function newRunner([dim, hiddenDim, nHeads, nKvHeads, headDim]: Sizes, abilities: Abilities, types: Types) {
   const { device, log } = notingDevice();
   const shape = { dim, hiddenDim, nLayers: 2, nHeads, nKvHeads, headDim, ropeDim: headDim, vocab: VOCAB };
   const config = { ...shape, ropePairs: "interleaved", normEps: 1e-5, ropeBase: 1e4, ropeScale: 1 } as ModelConfig;
   const opened = { device, abilities, isSoftware: false, isUsers: true, owners: [], name: "noting" };
   const backend = await createWebGpuBackend(opened, config, Infinity, { texts: shaders });
-  const weights = (cols: number, ...rows: number[]) =>
-    backend.weights(rows.map((rows) => ({ name: "weights", type: "Q8_0" as const, rows, cols })));
+  const weights = (type: GgmlType, cols: number, ...rows: number[]) =>
+    backend.weights(rows.map((rows) => ({ name: "weights", type, rows, cols })));
   const norm = () => backend.vector(new Float32Array(dim).fill(1));
   const layerOf = async () => {
-    const [q, k, v] = await weights(dim, nHeads * headDim, nKvHeads * headDim, nKvHeads * headDim);
-    const [gate, up] = await weights(dim, hiddenDim, hiddenDim);
-    const [[o], [down]] = [await weights(nHeads * headDim, dim), await weights(hiddenDim, dim)];
+    const [q, k, v] = await weights(types[0], dim, nHeads * headDim, nKvHeads * headDim, nKvHeads * headDim);
+    const [o] = await weights(types[1], nHeads * headDim, dim);
+    const [gate, up] = await weights(types[2], dim, hiddenDim, hiddenDim);
+    const [down] = await weights(types[3], hiddenDim, dim);
     return { attnNorm: norm(), ffnNorm: norm(), q, k, v, o, gate, up, down };
   };
-  const [embedding] = await weights(dim, VOCAB);
+  const [embedding] = await weights("Q8_0", dim, VOCAB);
   const layers = [await layerOf(), await layerOf()];
   const forward = createForward(backend, config, {
     embedding,
@@ -109,15 +118,16 @@ function another(step: Step, random: Random): Step {
 
 for (const [model, sizes] of Object.entries(MODELS))
   for (const [name, abilities] of Object.entries(DEVICES))
-    test(`${model}, ${name}: a step is the same whatever came before`, async () => {
-      const random = newRandom(model.length + name.length);
-      const run = await newRunner(sizes, abilities);
-      let step: Step = { rows: 10, context: 700, tail: 5, path: "two-part", wanted: 1, k: 64, copies: 0 };
-      for (let i = 0; i < 300; i++) {
-        step = another(step, random);
-        const alone = await newRunner(sizes, abilities);
-        assert.equal(await run(step), await alone(step), JSON.stringify(step));
-      }
-    });
+    for (const [what, types] of Object.entries(TYPES))
+      test(`${model}, ${what}, ${name}: a step is the same whatever came before`, async () => {
+        const random = newRandom(model.length + what.length + name.length);
+        const run = await newRunner(sizes, abilities, types);
+        let step: Step = { rows: 10, context: 700, tail: 5, path: "two-part", wanted: 1, k: 64, copies: 0 };
+        for (let i = 0; i < 120; i++) {
+          step = another(step, random);
+          const alone = await newRunner(sizes, abilities, types);
+          assert.equal(await run(step), await alone(step), JSON.stringify(step));
+        }
+      });
 
 test.run();

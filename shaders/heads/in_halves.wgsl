@@ -1,7 +1,7 @@
 // Products in packed 16-bit arithmetic of rows as 16-bit tiles. Of 16 columns each second one's products are summed in 16 bits, then both
 // sums in f32. So a product is off by 8 · 2⁻¹¹ of the sum of its terms' sizes at most beside what rounding x makes it, and with signs
-// at random by about twice that. Sums beyond the range of 16 bits are infinite, and stay so: what they are part of is computed
-// again in f32. Weights and rows are loaded as whole words: compilers take apart loads of 16-bit vectors.
+// at random by about twice that; terms below 2⁻¹⁴ have fewer digits. Sums beyond the range of 16 bits are infinite, and stay so: what they
+// are part of is computed again in f32. Weights and rows are loaded as whole words: compilers take apart loads of 16-bit vectors.
 //
 //   x  tiles of 16 rows × 16 columns (tiles.wgsl)
 enable f16;

@@ -305,7 +305,7 @@ export async function createAttention(
     // Fixed kernels join a row's parts in the same order however many others have.
     const sharing = SHARINGS.findIndex((teams) => (kernelClass ? slices + TAIL_PARTS : parts) <= teams * TEAM_PARTS);
     const sizes = [first, rows, slices, parts, placeOf(out), out.stride];
-    const ofTiles = batch.products?.readTiles ? mergeTiles : undefined;
+    const ofTiles = batch.reading?.tiles ? mergeTiles : undefined;
     out.form.tiles = ofTiles !== undefined;
     const kernel = (ofTiles ?? mergeRows)[sharing];
     const groups = sharing > 0 ? nHeads : Math.ceil(nHeads / MERGED_HEADS);
@@ -347,8 +347,8 @@ export async function createAttention(
     },
     attendPrefill(q: Tensor, layer: number, batch: PreparedBatch, out: Tensor) {
       const [queries, to] = [q, out] as GpuTensor[];
-      const { buffer, rows, products } = batch as GpuBatch;
-      to.form.tiles = (products?.readTiles ?? false) && canTile && matrix !== undefined;
+      const { buffer, rows, reading } = batch as GpuBatch;
+      to.form.tiles = (reading?.tiles ?? false) && canTile && matrix !== undefined;
       const by = (to.form.tiles && matrix?.prefill) || prefill;
       const sizes = [placeOf(queries), queries.stride, placeOf(to), to.stride];
       const bindings = [buffer, queries.buffer, pool.layer(layer), to.buffer, unused];

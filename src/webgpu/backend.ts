@@ -101,7 +101,7 @@ export async function createWebGpuBackend(
 
     prepare(batch) {
       linear.begin(batch.ids.length, batch.tails !== undefined);
-      const prepared = buffers.prepare(batch, linear.products, drawn());
+      const prepared = buffers.prepare(batch, linear.reading, drawn());
       attention.settle(); // behind the writing, to be submitted with the forward
       return prepared;
     },

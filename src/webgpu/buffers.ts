@@ -19,10 +19,10 @@ export interface GpuTensor extends Tensor {
   readonly form: { tiles: boolean };
 }
 
-/** What a batch must know of the products that its rows go through. */
-export interface Products {
-  /** Whether those that come next read rows as 16-bit tiles. */
-  readonly readTiles: boolean;
+/** How products read a forward's rows. */
+export interface Reading {
+  /** Whether what attention and gates leave is to be 16-bit tiles; that goes by the weights of the last product so far. */
+  readonly tiles: boolean;
   /** Rows that they compute together in any case, where there are many. */
   readonly wholeRows: 8 | 16;
 }
@@ -62,8 +62,8 @@ const bytesOf = (rows: number, cols: number) =>
 export interface GpuBatch extends PreparedBatch {
   readonly buffer: GPUBuffer;
   readonly ctxLen: number;
-  /** Those that read its rows, if any do. */
-  readonly products?: Products;
+  /** How products read its rows, if any do. */
+  readonly reading?: Reading;
   /** Whether rows are samples with tails; else consecutive tokens. */
   readonly decoding: boolean;
   /** The longest tail in tokens. */
@@ -133,7 +133,7 @@ export function createBuffers(gpu: Gpu) {
     /** Bytes of a tensor. */
     tensorBytes: bytesOf,
 
-    prepare({ ids, turns, slots, context, tails }: Batch, products?: Products, drawn?: GPUBuffer): GpuBatch {
+    prepare({ ids, turns, slots, context, tails }: Batch, reading?: Reading, drawn?: GPUBuffer): GpuBatch {
       const rows = ids.length;
       let tailStride = 0;
       let decLen = 0;
@@ -171,10 +171,10 @@ export function createBuffers(gpu: Gpu) {
       }
       gpu.write(batchBuffer, 0, words.subarray(0, end));
       return {
-        rows: tails ? computedRows(rows, products?.wholeRows) : rows,
+        rows: tails ? computedRows(rows, reading?.wholeRows) : rows,
         buffer: batchBuffer,
         ctxLen: context.length,
-        products,
+        reading,
         decoding: tails !== undefined,
         decLen,
         drawn: drawn ?? batchBuffer,

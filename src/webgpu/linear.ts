@@ -4,7 +4,7 @@
 import type { Backend, Norm, PreparedBatch, ReadNext, Tensor, Weight } from "../backend.ts";
 import { fail } from "../errors.ts";
 import { GGML_TYPES } from "../formats/gguf.ts";
-import { type GpuBatch, type GpuTensor, type Products, placeOf, strideOf } from "./buffers.ts";
+import { type GpuBatch, type GpuTensor, placeOf, type Reading, strideOf } from "./buffers.ts";
 import type { MatrixUnit } from "./device.ts";
 import { floatBits, type Gpu } from "./gpu.ts";
 import type { Constants, Kernel, Trials } from "./kernels.ts";
@@ -25,8 +25,7 @@ export interface Linear
   begin(rows: number, decoding: boolean): void;
   /** How products of that forward compute: what they dispatch follows from it, and from the rows computed. */
   readonly productKind: Kind;
-  /** The same, at any time, as a batch must know it. */
-  readonly products: Products;
+  readonly reading: Reading;
   scratchBytes(): number;
 }
 
@@ -166,8 +165,7 @@ export async function createLinear(
   let between = gpu.buffer(0, "activations");
   roomFor(widest);
   const ups = gpu.buffer(maxRows * strideOf(hiddenDim) * 4, "activations");
-  /** Whether products can begin with norms: pairs of a panel's results are added up by neighbours in a subgroup. */
-  const canBegin = unit !== undefined || (hasHalves && (gpu.abilities.subgroups ?? 0) >= PANEL / 2);
+  const canBegin = unit !== undefined || (hasHalves && (await beginsNorms()));
   /** Sums of squares, of each norm and sample. */
   const squaresBytes = (canBegin ? norms * maxSamples : 1) * SUM_BYTES;
   const squares = gpu.buffer(squaresBytes, "activations");
@@ -177,7 +175,7 @@ export async function createLinear(
   let unpacked = false;
   /** What is in `between`, where its scales are still to come. */
   let begun: Begun | undefined;
-  /** How products of the forward at hand compute, but those with a table: in halves these are `many`, and of `few` a large table's. */
+  /** How products of the forward at hand compute; but in halves those with a table are `many`, as of `few` with a large one, and what adds unpacked weights. */
   let usual: Kind = "few";
   let prompt = false;
 
@@ -201,9 +199,17 @@ export async function createLinear(
 
   /** Whether kernels with 16-bit arithmetic compile. */
   async function computesHalves() {
+    return gpu.abilities.f16 && (await compiles("in_halves", "halves_f16"));
+  }
+  /** Whether products without matrices can begin with norms: a panel's results of a row are added up by neighbours in a subgroup. */
+  async function beginsNorms() {
+    return (
+      (gpu.abilities.subgroups ?? 0) >= PANEL / 2 && (await compiles(undefined, undefined, undefined, "added_normed"))
+    );
+  }
+  async function compiles(...heads: readonly (string | undefined)[]) {
     const constants = { LANES: tiling.lanes, ROW_GROUPS: 2, RAGGED: 0, GATED: 0, TILES: 0 };
-    const heads = [undefined, "in_halves", "halves_f16"];
-    return gpu.abilities.f16 && (await kernels.tryGet("linear_many", { heads, constants })) !== undefined;
+    return (await kernels.tryGet("linear_many", { heads: [undefined, ...heads], constants })) !== undefined;
   }
 
   /** A kernel of a stack's products, compiled when first used. */
@@ -438,7 +444,8 @@ export async function createLinear(
     if (summed === undefined || summed === norms) return undefined;
     const weight = norm.weight as GpuTensor;
     // Of what 16 bits hold, rows of models use 0.003 (a first layer's mean) to 4e4 (the largest of SmolLM2's last) times the norm's weights.
-    const factor = 2 ** (-5 - Math.round(Math.log2(weight.rms || 1)));
+    // Where products sum in 16 bits, terms of small rows and weights would have too few digits with the smaller factor.
+    const factor = 2 ** ((usual === "halves" ? -1 : -5) - Math.round(Math.log2(weight.rms || 1)));
     const words = [summed * maxSamples, out.cols, floatBits(norm.eps), floatBits(factor)];
     begun = { of: out, norm, words };
     summed++;
@@ -517,8 +524,8 @@ export async function createLinear(
     get productKind() {
       return usual;
     },
-    products: {
-      get readTiles() {
+    reading: {
+      get tiles() {
         return addsTiles();
       },
       get wholeRows() {

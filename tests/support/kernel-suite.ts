@@ -566,6 +566,17 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
       const norm = { weight: backend.vector(normals(random, cols)), eps: 0.5 };
       const x = await newTensor(backend, normals(random, room * cols), room, cols, ropeDim);
       const qkv = backend.tensors(room, widths);
+      const [width] = widths;
+      const [attended, stream] = await Promise.all(
+        [width, cols].map((cols) => newTensor(backend, normals(random, room * cols), room, cols, ropeDim)),
+      );
+      const projection = await newWeight(
+        backend,
+        "F16",
+        cols,
+        width,
+        randomBlocks("F16", cols * width, 1, random, width),
+      );
       const own = Array.from({ length: rows }, () => cache.take(1));
       const prepared = backend.prepare({
         ...plainBatch(new Uint32Array(rows), ropeDim),
@@ -578,6 +589,12 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
       backend.linearRopeAppend(from, norm, weights, to, LAYER, prepared);
       backend.linear(from, norm, weights, to);
       backend.ropeAppend(to[0], to[1], to[2], LAYER, prepared);
+
+      // Nor do they hold anything that is no number, whatever was there before.
+      const [state, sums] = [attended, stream].map((tensor) => backend.view(tensor, 0, prepared.rows));
+      backend.attendOnePart(to[0], LAYER, prepared, state);
+      backend.linearAdd(state, projection, sums);
+      assert.ok((await valuesOf(backend, sums)).every(Number.isFinite), "all sums are numbers");
       sameBits(await see(), before, "the context");
     });
 
