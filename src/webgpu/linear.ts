@@ -171,11 +171,14 @@ export async function createLinear(
   const squares = gpu.buffer(squaresBytes, "activations");
   /** Norms of this forward that products have begun with, once all sums are zero. */
   let summed: number | undefined;
-  /** Whether the last product's weights were to be unpacked. What it leads to then goes on in f32: 16 bits are no faster with such weights. */
+  /** Whether the last product's weights were to be unpacked. What it leads to then goes on in f32: with such weights 16 bits are no faster. */
   let unpacked = false;
   /** What is in `between`, where its scales are still to come. */
   let begun: Begun | undefined;
-  /** How products of the forward at hand compute; but in halves those with a table are `many`, as of `few` with a large one, and what adds unpacked weights. */
+  /**
+   * How products of the forward at hand compute. But those with a table are `many` where others are in halves, or are few and it is large;
+   * and so are those that add what must be unpacked to rows in f32.
+   */
   let usual: Kind = "few";
   let prompt = false;
 
