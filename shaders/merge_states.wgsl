@@ -70,7 +70,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   let head = select(id.x * TEAMS + team, id.x, SHARED);
   let row = sizes.first_row + id.y;
   let state = id.y * N_HEADS + min(head, N_HEADS - 1);
-  // Rows behind the last have no tail and are zero: products read them, and what was there may be f32 where they read 16 bits.
+  // Rows behind the last have no tail, and leave nothing but zeros in tiles: what was there may be f32, and products read it as 16 bits.
   let is_own = row < batch[0] && head < N_HEADS;
   let length = select(0u, batch[LENGTHS + row], is_own);
   let slice = tail_slice(length);
@@ -118,7 +118,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
         whole = fma(weight, totals[other], whole);
       }
     }
-    if (head < N_HEADS && d < HEAD_DIM && (team == 0 || !SHARED)) {
+    if ((is_own || (TILES && head < N_HEADS)) && d < HEAD_DIM && (team == 0 || !SHARED)) {
       // A row of no tokens at all is zero.
       sum = select(vec2f(0.0), sum / max(whole, 1e-30), is_own);
       let column = head * HEAD_DIM + d;
