@@ -84,7 +84,7 @@ async function measure(opened: OpenedDevice, shape: Shape): Promise<Costs> {
     // All tails are the same block, the last.
     const blocks = Uint32Array.from({ length: contexts[contexts.length - 1] / blockTokens }, (_, i) => i);
     await attention.reserveBlocks(blocks.length + 1);
-    const began = performance.now();
+    let spent = 0;
     const ms: Record<AttentionPath, number[][]> = { "one-part": [], "two-part": [] };
     for (const n of SAMPLES) {
       const [q] = buffers.tensors(n, [nHeads * headDim, nKvHeads * headDim, nKvHeads * headDim]);
@@ -110,8 +110,13 @@ async function measure(opened: OpenedDevice, shape: Shape): Promise<Costs> {
             attention.mergeStates(states, batch, out);
           },
         };
+        // Compiles what is not yet, which does not count.
+        for (const run of Object.values(paths)) run();
+        await gpu.finished();
+        const began = performance.now();
         costs.push(await compare(paths));
-        if (performance.now() - began > MOST_MS) throw new Error(`not measured within ${MOST_MS} ms`);
+        spent += performance.now() - began;
+        if (spent > MOST_MS) throw new Error(`not measured within ${MOST_MS} ms`);
       }
       for (const path of ["one-part", "two-part"] as const) ms[path].push(costs.map((cost) => cost[path]));
     }
