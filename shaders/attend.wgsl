@@ -15,8 +15,15 @@
 // head
 alias Rows = vec4f; // something of neighbouring rows
 const WIDTH = 4u;
-fn gather(row: u32, d: u32) -> Rows { return vec4f(query(row, d), query(row + 1, d), query(row + 2, d), query(row + 3, d)); }
-fn scatter(row: u32, d: u32, x: Rows) { put(row, d, x.x); put(row + 1, d, x.y); put(row + 2, d, x.z); put(row + 3, d, x.w); }
+fn gather(row: u32, part: u32, d: u32) -> Rows {
+  return vec4f(number_of(row, part, d), number_of(row + 1, part, d), number_of(row + 2, part, d), number_of(row + 3, part, d));
+}
+fn scatter(row: u32, d: u32, x: Rows, y: Rows) {
+  put(row, d, vec2f(x.x, y.x));
+  put(row + 1, d, vec2f(x.y, y.y));
+  put(row + 2, d, vec2f(x.z, y.z));
+  put(row + 3, d, vec2f(x.w, y.w));
+}
 fn up_to(token: u32, row: u32, x: Rows) -> Rows {
   return select(x, Rows(LEAST), vec4u(token) > batch[CTX_LEN] + (row + vec4u(0, 1, 2, 3)) / GROUP);
 }
@@ -59,8 +66,6 @@ struct Sizes {
 @group(0) @binding(1) var<storage, read> batch: array<u32>;
 @group(0) @binding(2) var<storage, read> q: array<f32>;
 @group(0) @binding(3) var<storage, read> kv: array<vec4u>;
-@group(0) @binding(4) var<storage, read_write> values: array<f32>;
-@group(0) @binding(5) var<storage, read_write> lse: array<f32>;
 
 var<workgroup> factors: array<Rows, VECTORS * (D16 + LANES)>; // queries (vector, dimension); then weights (vector, token)
 var<workgroup> partial: array<Rows, VECTORS * SEATS>;
@@ -79,16 +84,33 @@ fn query(row: u32, d: u32) -> f32 {
   return q[at] * (1.0 / sqrt(f32(HEAD_DIM)));
 }
 
-fn put(row: u32, d: u32, x: f32) {
-  if (row >= end_row) { return; }
-  let head = kv_head * GROUP + row % GROUP;
-  if (CAUSAL) {
-    if (d < HEAD_DIM) { values[sizes.out_at + row / GROUP * sizes.out_stride + head * HEAD_DIM + d] = x; }
-  } else {
-    let state = (part * sizes.capacity + row / GROUP - sizes.first_sample) * N_HEADS + head;
-    if (d == LSE) { lse[state] = x; } else if (d < HEAD_DIM) { values[state * HEAD_DIM + d] = x; }
-  }
+/// Which of a row's partial states a part's is.
+fn state_of(row: u32, part: u32) -> u32 {
+  return (part * sizes.capacity + row / GROUP - sizes.first_sample) * N_HEADS + kv_head * GROUP + row % GROUP;
 }
+
+// head
+/// Results go out as partial states; of prefill as they are.
+const JOINS = false;
+const TILES = false;
+@group(0) @binding(4) var<storage, read_write> values: array<f32>;
+@group(0) @binding(5) var<storage, read_write> lse: array<f32>;
+
+fn number_of(row: u32, part: u32, d: u32) -> f32 { return query(row, d); }
+
+/// Two neighbouring dimensions of a row's result; or its log-sum-exp.
+fn put(row: u32, d: u32, x: vec2f) {
+  if (row >= end_row) { return; }
+  if (d == LSE) {
+    if (!CAUSAL) { lse[state_of(row, part)] = x.x; }
+    return;
+  }
+  var at = state_of(row, part) * HEAD_DIM;
+  if (CAUSAL) { at = sizes.out_at + row / GROUP * sizes.out_stride + (kv_head * GROUP + row % GROUP) * HEAD_DIM; }
+  if (d < HEAD_DIM) { values[at + d] = x.x; }
+  if (d + 1 < HEAD_DIM) { values[at + d + 1] = x.y; }
+}
+// end of head
 
 /// Where a token's K begins, in units of 8 elements; its V is 4 D16 units on, and both go on by 32 a tile of dimensions.
 fn tile_of(token: u32) -> u32 {
@@ -199,6 +221,18 @@ fn units_added(sums: Sums, units: Units, at: u32, stride: u32) -> Sums {
 fn plus(x: Tile, y: Tile) -> Tile { return Tile(x.a + y.a, x.b + y.b, x.c + y.c, x.d + y.d); }
 fn scaled(x: Tile, by: Tile) -> Tile { return Tile(x.a * by.a, x.b * by.b, x.c * by.c, x.d * by.d); }
 
+/// The sums with a part's values, by its weights.
+fn part_added(sum: Tile, row: u32, part: u32, d: u32, by: Tile) -> Tile {
+  var s = sum;
+  s.a = fma(gather(row, part, d), by.a, s.a);
+  if (VECTORS > 1) { s.b = fma(gather(row + WIDTH, part, d), by.b, s.b); }
+  if (VECTORS > 2) {
+    s.c = fma(gather(row + 2 * WIDTH, part, d), by.c, s.c);
+    s.d = fma(gather(row + 3 * WIDTH, part, d), by.d, s.d);
+  }
+  return s;
+}
+
 /// Scores, but of tokens behind the rows' own.
 fn seen(token: u32, row: u32, x: Tile) -> Tile {
   if (!CAUSAL) { return x; }
@@ -239,6 +273,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   var number = 0u; // of the part
   var begin = 0u;
   var end = batch[CTX_LEN];
+  var is_own = true; // and not a row behind the last
   kv_head = id.x;
   table = batch[CONTEXT];
   if (CAUSAL) {
@@ -252,25 +287,26 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     let own = id.y - sizes.slices * sizes.tiles;
     let tile = own / sizes.own_parts;
     let sample = sizes.first_sample + tile / OWN_TILES;
-    if (sample >= batch[0]) { return; }
+    is_own = sample < batch[0];
+    if (!is_own && !TILES) { return; }
     first_row = sample * GROUP + tile % OWN_TILES * VECTORS * WIDTH;
     limit = (sample + 1) * GROUP;
     number = sizes.first_own + own % sizes.own_parts;
     var slice = sizes.slice;
     begin = number * slice;
     if (number >= sizes.slices) {
-      end = batch[LENGTHS + sample];
-      slice = tail_slice(end);
+      end = select(0, batch[LENGTHS + sample], is_own);
+      slice = select(tail_slice(end), end, JOINS);
       begin = (number - sizes.slices) * slice;
       table = batch[TAILS] + sample * batch[TAIL_STRIDE];
     }
     end = min(begin + slice, end);
   }
-  if (first_row >= limit || begin >= end) { return; }
+  if (first_row >= limit || (begin >= end && !JOINS)) { return; }
   part = number;
   end_row = limit;
   for (var i = lane; i < D16 * VECTORS; i += LANES) {
-    factors[i] = gather(first_row + i / D16 * WIDTH, i % D16);
+    factors[i] = gather(first_row + i / D16 * WIDTH, NONE, i % D16);
   }
 
   let seat_vector = lane / SEATS;
@@ -283,38 +319,52 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   let place = lane % QUARTER;
   var sums = Sums();
 
-  for (var step = begin; step < end; step += LANES) {
-    // A lane has a token of each quarter of the step, beginning with its own, and every fourth unit of their dimensions.
-    let one = step + place + quarter * QUARTER;
-    let two = step + place + (quarter + 1) % 4 * QUARTER;
-    let three = step + place + (quarter + 2) % 4 * QUARTER;
-    let last = step + place + (quarter + 3) % 4 * QUARTER;
-    let keys = vec4u(keys_of(one, end), keys_of(two, end), keys_of(three, end), keys_of(last, end));
-    workgroupBarrier();
-    if (lane < LANES / 32 && step + lane * 32 < end) { tiles[lane] = tile_of(step + lane * 32); }
-    var scores = Sums();
-    if (quarter < D16 / 8) {
-      var units = keys_at(keys, quarter);
-      for (var unit = quarter; unit < D16 / 8; unit += 4) {
-        var next = units;
-        if (unit + 4 < D16 / 8) { next = keys_at(keys, unit + 4); }
-        scores = units_added(scores, units, unit * 8, D16);
-        units = next;
+  // A part that is joined with is like a token of which the score and the values are known: all of them are the last step, and have
+  // the place of queries, which is free then.
+  let parts = select(0u, sizes.slices, JOINS && is_own);
+  for (var step = begin; step < end + select(0, LANES, parts > 0); step += LANES) {
+    let of_parts = JOINS && step >= end;
+    var weights = WEIGHTS + seat_vector * LANES;
+    if (of_parts) {
+      weights = seat_vector * D16;
+      workgroupBarrier();
+      for (var i = lane; i < VECTORS * parts; i += LANES) {
+        factors[i % VECTORS * D16 + i / VECTORS] = gather(first_row + i % VECTORS * WIDTH, i / VECTORS, LSE);
       }
+      workgroupBarrier();
+    } else {
+      // A lane has a token of each quarter of the step, beginning with its own, and every fourth unit of their dimensions.
+      let one = step + place + quarter * QUARTER;
+      let two = step + place + (quarter + 1) % 4 * QUARTER;
+      let three = step + place + (quarter + 2) % 4 * QUARTER;
+      let last = step + place + (quarter + 3) % 4 * QUARTER;
+      let keys = vec4u(keys_of(one, end), keys_of(two, end), keys_of(three, end), keys_of(last, end));
+      workgroupBarrier();
+      if (lane < LANES / 32 && step + lane * 32 < end) { tiles[lane] = tile_of(step + lane * 32); }
+      var scores = Sums();
+      if (quarter < D16 / 8) {
+        var units = keys_at(keys, quarter);
+        for (var unit = quarter; unit < D16 / 8; unit += 4) {
+          var next = units;
+          if (unit + 4 < D16 / 8) { next = keys_at(keys, unit + 4); }
+          scores = units_added(scores, units, unit * 8, D16);
+          units = next;
+        }
+      }
+      put_tile(WEIGHTS + one - step, seen(one, first_row, scores.a));
+      workgroupBarrier();
+      add_score(two - step, scores.b);
+      workgroupBarrier();
+      add_score(three - step, scores.c);
+      workgroupBarrier();
+      add_score(last - step, scores.d);
+      workgroupBarrier();
     }
-    put_tile(WEIGHTS + one - step, seen(one, first_row, scores.a));
-    workgroupBarrier();
-    add_score(two - step, scores.b);
-    workgroupBarrier();
-    add_score(three - step, scores.c);
-    workgroupBarrier();
-    add_score(last - step, scores.d);
-    workgroupBarrier();
 
-    let tokens = min(LANES, end - step);
+    let tokens = select(min(LANES, end - step), parts, of_parts);
     var most = top;
     if (seat_vector < VECTORS) {
-      for (var t = seat; t < tokens; t += SEATS) { most = max(most, factors[WEIGHTS + seat_vector * LANES + t]); }
+      for (var t = seat; t < tokens; t += SEATS) { most = max(most, factors[weights + t]); }
     }
     let next = greatest(lane, most);
     if (seat_vector < VECTORS) {
@@ -322,8 +372,8 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
       top = next;
       sum *= shrink;
       for (var t = seat; t < tokens; t += SEATS) {
-        let weight = exp(factors[WEIGHTS + seat_vector * LANES + t] - top);
-        factors[WEIGHTS + seat_vector * LANES + t] = weight;
+        let weight = exp(factors[weights + t] - top);
+        factors[weights + t] = weight;
         sum += weight;
       }
       if (seat == 0) { scales[seat_vector] = shrink; }
@@ -338,7 +388,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
         shrink.d = scales[3];
       }
       sums = Sums(scaled(sums.a, shrink), scaled(sums.b, shrink), scaled(sums.c, shrink), scaled(sums.d, shrink));
-      if (team * 8 < tokens) {
+      if (!of_parts && team * 8 < tokens) {
         var units = values_at(team * 8, dim);
         for (var t = team * 8; t < tokens; t += TEAMS * 8) {
           var next = units;
@@ -353,8 +403,8 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   workgroupBarrier();
   let all = total(lane, sum);
   if (seat_vector < VECTORS && seat == 0) {
-    scales[seat_vector] = 1.0 / all;
-    scatter(first_row + seat_vector * WIDTH, LSE, top + log(all)); // prefill has no place for it
+    scales[seat_vector] = 1.0 / max(all, Rows(1e-30)); // of no tokens at all the result is zero
+    scatter(first_row + seat_vector * WIDTH, LSE, top + log(all), Rows()); // which partial states alone have
   }
   // What the teams have of each dimension, joined. One piece of code for all four: fetching code is what a short dispatch waits for.
   for (var i = 0u; i < 4; i++) {
@@ -362,16 +412,23 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     if (i == 1) { own = sums.b; }
     if (i == 2) { own = sums.c; }
     if (i == 3) { own = sums.d; }
+    for (var given = team; given < parts; given += TEAMS) {
+      own = part_added(own, first_row, given, i * ACROSS + dim, tile_at(given, D16));
+    }
     workgroupBarrier();
     put_tile(WEIGHTS + lane, own);
     workgroupBarrier();
-    for (var item = lane; item < VECTORS * ACROSS; item += LANES) {
-      let vector = item / ACROSS;
-      var whole = Rows(0.0);
+    for (var item = lane; item < VECTORS * ACROSS / 2; item += LANES) {
+      let vector = item / (ACROSS / 2);
+      let two = item % (ACROSS / 2) * 2;
+      var one_whole = Rows(0.0);
+      var next_whole = Rows(0.0);
       for (var other = 0u; other < TEAMS; other++) {
-        whole += factors[WEIGHTS + vector * LANES + other * ACROSS + item % ACROSS];
+        let at = WEIGHTS + vector * LANES + other * ACROSS + two;
+        one_whole += factors[at];
+        next_whole += factors[at + 1];
       }
-      scatter(first_row + vector * WIDTH, i * ACROSS + item % ACROSS, whole * scales[vector]);
+      scatter(first_row + vector * WIDTH, i * ACROSS + two, one_whole * scales[vector], next_whole * scales[vector]);
     }
   }
 }

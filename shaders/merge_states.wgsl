@@ -5,21 +5,23 @@
 //   out     (rows, out_stride) f32, or tiles (tiles.wgsl) of (rows, N_HEADS · HEAD_DIM)
 //
 // The context's slices are the first parts, then those of the row's own tail. A workgroup is four teams of lanes or eight, and in a team
-// each lane has some pairs of dimensions. A team joins all of a head's parts, six at most: workgroup = (four heads, row). Or teams
-// share a head, take turns at its parts, and join what they have: workgroup = (head, row). Loads wait neither for one another nor for
-// the row's length: up to `most` parts are loaded, of which those that the row has count.
+// each lane has a pair of dimensions. A team joins all of a head's parts, six at most: workgroup = (four heads, row). Or teams share a
+// head, take turns at its parts, and join what they have: workgroup = (head, row). Where a team has fewer lanes than a head has pairs,
+// workgroups next to each other have blocks of them. Loads wait neither for one another nor for the row's length: up to `most` parts
+// are loaded, of which those that the row has count.
 
 override N_HEADS: u32;
 override HEAD_DIM: u32;
 override TAIL_PARTS: u32;
 override TAIL_SLICE: u32;
 override SHARING: u32; // teams that share a head: 1, 4 or 8
+override TEAM: u32; // lanes of one
 override TILES: bool; // then HEAD_DIM is even, and N_HEADS · HEAD_DIM a multiple of 16
 
 override SHARED: bool = SHARING > 1;
 override TEAMS: u32 = max(4, SHARING);
-override TEAM: u32 = select(64u, 32u, HEAD_DIM <= 64 || TEAMS > 4);
 override LANES: u32 = TEAMS * TEAM;
+override BLOCKS: u32 = (HEAD_DIM + 2 * TEAM - 1) / (2 * TEAM); // of a head's dimensions
 const LENGTHS = 8u; // where in the batch the tails' lengths begin
 
 struct Sizes { first_row: u32, capacity: u32, slices: u32, most: u32, out_at: u32, out_stride: u32 }
@@ -67,7 +69,8 @@ fn joined(sum: vec2f, part: u32, parts: u32, two: vec2f, weight: f32) -> vec2f {
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane: u32) {
   let team = lane / TEAM;
-  let head = select(id.x * TEAMS + team, id.x, SHARED);
+  let head = select(id.x / BLOCKS * TEAMS + team, id.x / BLOCKS, SHARED);
+  let d = (id.x % BLOCKS * TEAM + lane % TEAM) * 2;
   let row = sizes.first_row + id.y;
   let state = id.y * N_HEADS + min(head, N_HEADS - 1);
   // Rows behind the last have no tail, and leave nothing but zeros in tiles: what was there may be f32, and products read it as 16 bits.
@@ -85,51 +88,47 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   let v = select(vec3f(0.0), exp(l - top), p < vec3u(parts));
   let w = select(vec3f(0.0), exp(m - top), q < vec3u(parts));
   let total = v.x + v.y + v.z + w.x + w.y + w.z;
-  for (var first = 0u; first < HEAD_DIM; first += 2 * TEAM) {
-    let d = first + lane % TEAM * 2;
-    let a = pair(p.x, state, d);
-    let b = pair(p.y, state, d);
-    let c = pair(p.z, state, d);
-    let e = pair(q.x, state, d);
-    let f = pair(q.y, state, d);
-    let g = pair(q.z, state, d);
-    var sum = joined(vec2f(0.0), p.x, parts, a, v.x);
-    sum = joined(sum, p.y, parts, b, v.y);
-    sum = joined(sum, p.z, parts, c, v.z);
-    sum = joined(sum, q.x, parts, e, w.x);
-    sum = joined(sum, q.y, parts, f, w.y);
-    sum = joined(sum, q.z, parts, g, w.z);
-    var whole = total;
-    if (SHARED) {
-      workgroupBarrier();
-      sums[lane] = sum;
-      if (lane % TEAM == 0) {
-        tops[team] = top;
-        totals[team] = total;
-      }
-      workgroupBarrier();
-      var highest = tops[0];
-      for (var other = 1u; other < TEAMS; other++) { highest = max(highest, tops[other]); }
-      sum = vec2f(0.0);
-      whole = 0.0;
-      for (var other = 0u; other < TEAMS; other++) {
-        let weight = exp(tops[other] - highest);
-        sum = fma(vec2f(weight), sums[other * TEAM + lane % TEAM], sum);
-        whole = fma(weight, totals[other], whole);
-      }
+  let a = pair(p.x, state, d);
+  let b = pair(p.y, state, d);
+  let c = pair(p.z, state, d);
+  let e = pair(q.x, state, d);
+  let f = pair(q.y, state, d);
+  let g = pair(q.z, state, d);
+  var sum = joined(vec2f(0.0), p.x, parts, a, v.x);
+  sum = joined(sum, p.y, parts, b, v.y);
+  sum = joined(sum, p.z, parts, c, v.z);
+  sum = joined(sum, q.x, parts, e, w.x);
+  sum = joined(sum, q.y, parts, f, w.y);
+  sum = joined(sum, q.z, parts, g, w.z);
+  var whole = total;
+  if (SHARED) {
+    sums[lane] = sum;
+    if (lane % TEAM == 0) {
+      tops[team] = top;
+      totals[team] = total;
     }
-    if ((is_own || (TILES && head < N_HEADS)) && d < HEAD_DIM && (team == 0 || !SHARED)) {
-      // A row of no tokens at all is zero.
-      sum = select(vec2f(0.0), sum / max(whole, 1e-30), is_own);
-      let column = head * HEAD_DIM + d;
-      if (TILES) {
-        let tile = row / 16 * (N_HEADS * HEAD_DIM / 16) + column / 16;
-        out[(tile * 256 + row % 16 * 16 + column % 16) / 2] = pack2x16float(clamp(sum, vec2f(-65504.0), vec2f(65504.0)));
-      } else {
-        let to = sizes.out_at + row * sizes.out_stride + column;
-        out[to] = bitcast<u32>(sum.x);
-        if (d + 1 < HEAD_DIM) { out[to + 1] = bitcast<u32>(sum.y); }
-      }
+    workgroupBarrier();
+    var highest = tops[0];
+    for (var other = 1u; other < TEAMS; other++) { highest = max(highest, tops[other]); }
+    sum = vec2f(0.0);
+    whole = 0.0;
+    for (var other = 0u; other < TEAMS; other++) {
+      let weight = exp(tops[other] - highest);
+      sum = fma(vec2f(weight), sums[other * TEAM + lane % TEAM], sum);
+      whole = fma(weight, totals[other], whole);
+    }
+  }
+  if ((is_own || (TILES && head < N_HEADS)) && d < HEAD_DIM && (team == 0 || !SHARED)) {
+    // A row of no tokens at all is zero.
+    sum = select(vec2f(0.0), sum / max(whole, 1e-30), is_own);
+    let column = head * HEAD_DIM + d;
+    if (TILES) {
+      let tile = row / 16 * (N_HEADS * HEAD_DIM / 16) + column / 16;
+      out[(tile * 256 + row % 16 * 16 + column % 16) / 2] = pack2x16float(clamp(sum, vec2f(-65504.0), vec2f(65504.0)));
+    } else {
+      let to = sizes.out_at + row * sizes.out_stride + column;
+      out[to] = bitcast<u32>(sum.x);
+      if (d + 1 < HEAD_DIM) { out[to + 1] = bitcast<u32>(sum.y); }
     }
   }
 }

@@ -48,23 +48,26 @@ for (const device of devices) {
   // Each shape is compiled anew, which is what takes the time: of the other sharing one with GQA, slices and tails.
   for (const { name, context, decode, ...shape } of device === opened ? CASES : CASES.filter(isOfAll))
     test(`attention in two parts and in one, ${name}${as}`, async () => {
-      const rig = await newRig(shape);
-      const step = await decodeStep(rig, context, decode);
-      const want = reference.attendOnePart(referenceCase(rig, step));
-      const q = rig.tensor(decode.length, shape.nHeads * shape.headDim, step.q);
-      close(await onePart(rig, q, step.batch), want, BOUND, "one-part");
-      close(await twoParts(rig, q, step.batch), want, BOUND, "two-part");
-      rig.dispose();
+      // Tails are a dispatch of their own, or one with what joins them, as for many samples of a large model.
+      for (const asLarge of device === opened && isOfAll({ name }) ? [false, true] : [false]) {
+        const rig = await newRig(shape, { asLarge });
+        const step = await decodeStep(rig, context, decode);
+        const want = reference.attendOnePart(referenceCase(rig, step));
+        const q = rig.tensor(decode.length, shape.nHeads * shape.headDim, step.q);
+        if (!asLarge) close(await onePart(rig, q, step.batch), want, BOUND, "one-part");
+        close(await twoParts(rig, q, step.batch), want, BOUND, `two-part${asLarge ? ", joined" : ""}`);
+        rig.dispose();
+      }
     });
 
-  test(`a row's result has the same bits whatever rows come with it${as}`, async () => {
+  test(`by the same kernels a row's result has the same bits whatever rows come with it${as}`, async () => {
     const decode = [5, 0, 40, 64, 1, 7, 3];
     const shapes = [
       { nHeads: 6, nKvHeads: 2, headDim: 20 },
       { nHeads: 2, nKvHeads: 2, headDim: 20 },
     ];
     for (const shape of device === opened ? shapes : shapes.slice(0, 1)) {
-      const rig = await newRig(shape);
+      const rig = await newRig(shape, { kernelClass: "many" });
       const { batch, q } = await decodeStep(rig, 200, decode);
       const width = shape.nHeads * shape.headDim;
       const all = rig.tensor(decode.length, width, q);
@@ -199,7 +202,7 @@ function countingLoads(text: string): string {
   assert.ok(text.includes(load), "the shader's one function that loads K and V");
   return text.replace(
     load,
-    `@group(0) @binding(6) var<storage, read_write> loads: atomic<u32>;
+    `@group(0) @binding(7) var<storage, read_write> loads: atomic<u32>;
      fn load(at: u32) -> vec4u { atomicAdd(&loads, 1u); return kv[at]; }`,
   );
 }

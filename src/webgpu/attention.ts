@@ -37,6 +37,8 @@ type Family = Pick<
 interface GpuStates extends States {
   readonly values: GPUBuffer;
   readonly lse: GPUBuffer;
+  /** What attendDecode leaves to mergeStates, where that is one dispatch with the tails. */
+  tails?: { readonly q: GpuTensor; readonly layer: number };
 }
 
 /** How a context is cut: tokens of a slice, and slices. */
@@ -64,11 +66,14 @@ const SOFTWARE_CREW: Crew = { LANES: 64, SEATS: 8 };
 const crewOf = ({ isSoftware }: Pick<Gpu, "isSoftware">) => (isSoftware ? SOFTWARE_CREW : CREW);
 
 /**
- * Workgroups of one row tile that fill a large GPU; of samples by themselves, which wait for K and V more than they compute; of those by
- * subgroup matrices, which differ in size, their subgroups.
+ * Workgroups of one row tile that fill a large GPU; of wide tiles, which a processor holds two of; of samples by themselves, which wait
+ * for K and V more than they compute; of those by subgroup matrices, which differ in size, their subgroups.
  */
 const WORKGROUPS = 512;
+const WIDE_WORKGROUPS = 256;
 const ALONE_WORKGROUPS = 1024;
+/** So many that each read a whole tail and join it with the context's parts are faster than two dispatches for that. */
+const TAIL_WORKGROUPS = 128;
 const MATRIX_SUBGROUPS = 2048;
 /** So many bytes of K and V from caches take no longer than another dispatch. */
 const FREE_BYTES = 2 ** 24;
@@ -106,7 +111,7 @@ export function contextRows(shape: Shape, samples: number, ctxLen: number, gpu: 
   const own = ownRows(shape, gpu);
   const bytes = Math.ceil(all / own) * ctxLen * nKvHeads * paddedHeadDim(shape) * 4;
   if (bytes <= FREE_BYTES && !gpu.isSoftware) return own;
-  return all === 1 ? 1 : all <= 4 ? 4 : 4 * mostVectors(shape, gpu);
+  return all === 1 ? 1 : 4 * Math.min(mostVectors(shape, gpu), all <= 4 ? 1 : all <= 8 ? 2 : 4);
 }
 
 /** Vectors of four rows whose queries and weights fit in workgroup memory. */
@@ -138,18 +143,20 @@ export async function createAttention(
   /** For kernels of tiles of so many rows. */
   const tileOf = (rows: number, CAUSAL: 0 | 1): KernelOptions => ({
     constants: { ...heads, ...tailSizes, CAUSAL, ...crew, VECTORS: Math.ceil(rows / 4) },
-    heads: [rows === 1 ? "rows_1" : undefined, crew === plain ? undefined : "seats_subgroup"],
+    heads: [rows === 1 ? "rows_1" : undefined, undefined, crew === plain ? undefined : "seats_subgroup"],
   });
   if (!(await kernels.tryGet("attend", tileOf(4 * wide, 1)))) crew = plain;
   const matrix = await matrixKernels();
   /** Whether results can be written as the 16-bit tiles that products read. */
   const canTile =
     (gpu.abilities.matrix !== undefined || gpu.abilities.f16) && headDim % 2 === 0 && (nHeads * headDim) % 16 === 0;
+  /** Lanes of a team of merge_states.wgsl, each with two dimensions: a workgroup has 256 at most. */
+  const mergeTeam = (sharing: number) => (headDim <= 64 || sharing > 4 ? 32 : 64);
   const merging = (TILES: 0 | 1) =>
     Promise.all(
       SHARINGS.map((SHARING) =>
         kernels.get("merge_states", {
-          constants: { N_HEADS: nHeads, HEAD_DIM: headDim, ...tailSizes, SHARING, TILES },
+          constants: { N_HEADS: nHeads, HEAD_DIM: headDim, ...tailSizes, SHARING, TEAM: mergeTeam(SHARING), TILES },
         }),
       ),
     );
@@ -160,7 +167,7 @@ export async function createAttention(
     kernels.get("attend", tileOf(4 * wide, 1)),
     kernels.get("attend", tileOf(ownRows(shape, gpu), 0)),
     merging(0),
-    canTile ? merging(1) : undefined,
+    canTile ? merging(1) : [],
   ]);
   /** What prefill leaves in the place of log-sum-exps. */
   const unused = gpu.buffer(16, "attention states");
@@ -218,6 +225,7 @@ export async function createAttention(
   }
 
   const stateBytes = nHeads * headDim * Float32Array.BYTES_PER_ELEMENT;
+  const joining: Kernel[] = [];
   /** Slices of the longest contexts: enough to fill a GPU with few KV heads, as far as a buffer holds so many rows' states. */
   const mostSlices = (workgroups: number, most: number, rows: number) => {
     const held = Math.floor(limits.maxStorageBufferBindingSize / (rows * stateBytes)) - TAIL_PARTS;
@@ -232,12 +240,13 @@ export async function createAttention(
     return { slice, slices: Math.ceil(ctxLen / slice) };
   }
   /**
-   * For so many tiles of rows: with matrices no more than fill a GPU. Else, and where the kernels are fixed, from the context's length
-   * alone, so that they change no result when samples come and go.
+   * For so many tiles of so many rows: no more than fill a GPU. Where the kernels are fixed, from the context's length alone, so that
+   * they change no result when samples come and go; and of narrow tiles, which are done with soon.
    */
-  function slicesOf(ctxLen: number, tiles: number): Slices {
-    const filling = Math.max(LEAST_SLICES, Math.ceil((matrix?.workgroups ?? 0) / (nKvHeads * tiles)));
-    return cutInto(matrix && !kernelClass ? Math.min(most, filling) : most, ctxLen);
+  function slicesOf(ctxLen: number, tiles: number, rows: number): Slices {
+    const workgroups = matrix?.workgroups ?? (rows >= 8 ? WIDE_WORKGROUPS : Infinity);
+    const filling = Math.max(LEAST_SLICES, Math.ceil(workgroups / (nKvHeads * tiles)));
+    return cutInto(kernelClass ? most : Math.min(most, filling), ctxLen);
   }
   /** For samples by themselves. */
   const slicesAlone = (ctxLen: number) => cutInto(mostAlone, ctxLen);
@@ -268,16 +277,31 @@ export async function createAttention(
     shared.set(rows, found);
     return found;
   }
+  /** Whether a step's tails are joined with the context's parts in one dispatch, and not each a part of its own. */
+  function joinsTails(batch: GpuBatch): boolean {
+    if (kernelClass || contextKernel(batch).doesTails) return false;
+    return asLarge || batch.rows * nKvHeads * Math.ceil(group / own.rows) >= TAIL_WORKGROUPS;
+  }
+  /** What does it, and whether its results are tiles. */
+  function joiningKernel(tiles: boolean): Kernel {
+    const { constants, heads: [ofRows, , ofSeats] = [] } = tileOf(own.rows, 0);
+    const options = { constants: { ...constants, TILES: Number(tiles) }, heads: [ofRows, "joined", ofSeats] };
+    const kernel = joining[Number(tiles)] ?? kernels.now("attend", options);
+    joining[Number(tiles)] = kernel;
+    return kernel;
+  }
   /** Tiles of all samples' rows, the context's slices for them, and where and how many the tails' parts are. */
   function cutOf(batch: GpuBatch) {
-    const tiles = Math.ceil((batch.rows * group) / tileRows(batch));
-    const slices = slicesOf(batch.ctxLen, tiles);
+    const rows = tileRows(batch);
+    const tiles = Math.ceil((batch.rows * group) / rows);
+    const slices = slicesOf(batch.ctxLen, tiles, rows);
     return { tiles, slices, tails: { firstOwn: slices.slices, ownParts: tailParts(batch) } };
   }
 
   /**
    * Parts of a step in one dispatch: the context's of all samples' rows in `tiles` tiles, and of samples from `first` on (states
-   * begin with it), each by itself, those from firstOwn on: of the context's and then its tail's.
+   * begin with it), each by itself, those from firstOwn on: of the context's and then its tail's. Results go out as states, or joined
+   * to `out`.
    */
   function attend(
     { kernel, rows }: Attending,
@@ -287,10 +311,19 @@ export async function createAttention(
     { rows: capacity, values, lse }: GpuStates,
     { slice, slices }: Slices,
     { tiles = 0, firstOwn = 0, ownParts = 0, first = 0, samples = batch.rows },
+    out?: GpuTensor,
   ): void {
-    const sizes = [placeOf(q), q.stride, 0, 0, capacity, slice, slices, tiles, ownParts, firstOwn, first];
+    const to = out ? [placeOf(out), out.stride] : [0, 0];
+    const sizes = [placeOf(q), q.stride, ...to, capacity, slice, slices, tiles, ownParts, firstOwn, first];
     const groups = slices * tiles + ownParts * samples * Math.ceil(group / rows);
-    gpu.run(kernel, [batch.buffer, q.buffer, pool.layer(layer), values, lse], sizes, nKvHeads, groups);
+    const bindings = [batch.buffer, q.buffer, pool.layer(layer), values, lse];
+    gpu.run(kernel, out ? [...bindings, out.buffer] : bindings, sizes, nKvHeads, groups);
+  }
+
+  /** Whether results are tiles: as products are to read them. */
+  function leavesTiles(batch: GpuBatch, out: GpuTensor): boolean {
+    out.form.tiles = canTile && (batch.reading?.tiles ?? false);
+    return out.form.tiles;
   }
 
   function merge(
@@ -305,11 +338,10 @@ export async function createAttention(
     // Fixed kernels join a row's parts in the same order however many others have.
     const sharing = SHARINGS.findIndex((teams) => (kernelClass ? slices + TAIL_PARTS : parts) <= teams * TEAM_PARTS);
     const sizes = [first, rows, slices, parts, placeOf(out), out.stride];
-    const ofTiles = batch.reading?.tiles ? mergeTiles : undefined;
-    out.form.tiles = ofTiles !== undefined;
-    const kernel = (ofTiles ?? mergeRows)[sharing];
+    const kernel = (leavesTiles(batch, out) ? mergeTiles : mergeRows)[sharing];
     const groups = sharing > 0 ? nHeads : Math.ceil(nHeads / MERGED_HEADS);
-    gpu.run(kernel, [batch.buffer, values, lse, out.buffer], sizes, groups, samples);
+    const blocks = Math.ceil(headDim / (2 * mergeTeam(SHARINGS[sharing])));
+    gpu.run(kernel, [batch.buffer, values, lse, out.buffer], sizes, groups * blocks, samples);
   }
 
   return {
@@ -363,13 +395,20 @@ export async function createAttention(
     },
     attendDecode(q: Tensor, layer: number, batch: PreparedBatch, states: States) {
       const prepared = batch as GpuBatch;
-      if (contextKernel(prepared).doesTails) return;
+      const into = states as GpuStates;
+      into.tails = joinsTails(prepared) ? { q: q as GpuTensor, layer } : undefined;
+      if (contextKernel(prepared).doesTails || into.tails) return;
       const { slices, tails } = cutOf(prepared);
-      attend(own, q as GpuTensor, layer, prepared, states as GpuStates, slices, tails);
+      attend(own, q as GpuTensor, layer, prepared, into, slices, tails);
     },
     mergeStates(states: States, batch: PreparedBatch, out: Tensor) {
       const prepared = batch as GpuBatch;
-      merge(states as GpuStates, cutOf(prepared).slices, prepared, out as GpuTensor, 0, batch.rows);
+      const [from, to] = [states as GpuStates, out as GpuTensor];
+      const { slices, tails } = cutOf(prepared);
+      if (!from.tails) return merge(from, slices, prepared, to, 0, batch.rows);
+      const { q, layer } = from.tails;
+      const kernel = joiningKernel(leavesTiles(prepared, to));
+      attend({ ...own, kernel }, q, layer, prepared, from, slices, { ...tails, ownParts: 1 }, to);
     },
     attendOnePart(q: Tensor, layer: number, batch: PreparedBatch, out: Tensor) {
       const prepared = batch as GpuBatch;

@@ -6,6 +6,7 @@ import { createAttention } from "../../src/webgpu/attention.ts";
 import { createBuffers, type GpuTensor, readRow } from "../../src/webgpu/buffers.ts";
 import type { OpenedDevice } from "../../src/webgpu/device.ts";
 import { createGpu, type Gpu } from "../../src/webgpu/gpu.ts";
+import type { Trials } from "../../src/webgpu/kernels.ts";
 import { halves, newRandom } from "./random.ts";
 
 export type RigShape = Pick<Shape, "nHeads" | "nKvHeads" | "headDim"> & Partial<Shape>;
@@ -16,11 +17,11 @@ export type AttentionRig = Awaited<ReturnType<typeof createAttentionRig>>;
 export const RIG_ROWS = 256;
 export const RIG_SAMPLES = 128;
 
-/** texts: other shaders than the built ones. wrap: the GPU as the family sees it. Blocks of K/V hold the largest numbers until written. */
+/** wrap: the GPU as the family sees it. Blocks of K/V hold the largest numbers until written. */
 export async function createAttentionRig(
   opened: OpenedDevice,
   { nHeads, nKvHeads, headDim, ...rest }: RigShape,
-  { texts, wrap = (gpu) => gpu }: { texts?: Record<string, string>; wrap?: (gpu: Gpu) => Gpu } = {},
+  { wrap = (gpu) => gpu, ...trials }: Trials & { wrap?: (gpu: Gpu) => Gpu } = {},
 ) {
   const ropeDim = rest.ropeDim ?? headDim & ~1;
   const shape: Shape = {
@@ -35,7 +36,7 @@ export async function createAttentionRig(
     ropePairs: "interleaved",
     ...rest,
   };
-  const gpu = createGpu({ ...opened, isUsers: true }, Infinity, texts);
+  const gpu = createGpu({ ...opened, isUsers: true }, Infinity, trials.texts);
   const buffers = createBuffers(gpu);
   const seen = wrap(gpu);
   const family: Gpu = Object.create(seen, {
@@ -47,7 +48,7 @@ export async function createAttentionRig(
       },
     },
   });
-  const attention = await createAttention(family, shape, RIG_SAMPLES);
+  const attention = await createAttention(family, shape, RIG_SAMPLES, trials);
 
   function tensor(rows: number, cols: number, values?: ArrayLike<number>): GpuTensor {
     const made = buffers.tensor(rows, cols);

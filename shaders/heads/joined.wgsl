@@ -1,0 +1,33 @@
+// A sample's whole tail, joined with the context's parts: results are a row's, as attention leaves them.
+//
+//   out  (rows, out_stride) f32, or tiles (tiles.wgsl) of (rows, N_HEADS · HEAD_DIM)
+
+const JOINS = true;
+override TILES: bool; // then HEAD_DIM is even, and N_HEADS · HEAD_DIM a multiple of 16
+@group(0) @binding(4) var<storage, read> values: array<f32>;
+@group(0) @binding(5) var<storage, read> lse: array<f32>;
+@group(0) @binding(6) var<storage, read_write> out: array<u32>;
+
+/// Of a row's query; or of a part's state, also its log-sum-exp.
+fn number_of(row: u32, part: u32, d: u32) -> f32 {
+  if (part == NONE) { return query(row, d); }
+  if (row >= end_row || (d >= HEAD_DIM && d != LSE)) { return 0.0; }
+  let state = state_of(row, part);
+  if (d == LSE) { return lse[state]; }
+  return values[state * HEAD_DIM + d];
+}
+
+/// Two neighbouring dimensions. Rows behind the last are zeros in tiles: what was there may be f32, and products read it as 16 bits.
+fn put(row: u32, d: u32, x: vec2f) {
+  if (row >= end_row || d >= HEAD_DIM) { return; }
+  let column = (kv_head * GROUP + row % GROUP) * HEAD_DIM + d;
+  let to = row / GROUP;
+  if (TILES) {
+    let tile = to / 16 * (N_HEADS * HEAD_DIM / 16) + column / 16;
+    out[(tile * 256 + to % 16 * 16 + column % 16) / 2] = pack2x16float(clamp(x, vec2f(-65504.0), vec2f(65504.0)));
+  } else {
+    let at = sizes.out_at + to * sizes.out_stride + column;
+    out[at] = bitcast<u32>(x.x);
+    if (d + 1 < HEAD_DIM) { out[at + 1] = bitcast<u32>(x.y); }
+  }
+}
