@@ -15,9 +15,7 @@
 // head
 alias Rows = vec4f; // something of neighbouring rows
 const WIDTH = 4u;
-fn gather(row: u32, part: u32, d: u32) -> Rows {
-  return vec4f(number_of(row, part, d), number_of(row + 1, part, d), number_of(row + 2, part, d), number_of(row + 3, part, d));
-}
+fn gather(row: u32, d: u32) -> Rows { return vec4f(query(row, d), query(row + 1, d), query(row + 2, d), query(row + 3, d)); }
 fn scatter(row: u32, d: u32, x: Rows, y: Rows) {
   put(row, d, vec2f(x.x, y.x));
   put(row + 1, d, vec2f(x.y, y.y));
@@ -96,7 +94,8 @@ const TILES = false;
 @group(0) @binding(4) var<storage, read_write> values: array<f32>;
 @group(0) @binding(5) var<storage, read_write> lse: array<f32>;
 
-fn number_of(row: u32, part: u32, d: u32) -> f32 { return query(row, d); }
+/// A number of a row's partial state, its log-sum-exp among the dimensions, to be joined with.
+fn given(row: u32, part: u32, d: u32) -> f32 { return 0.0; }
 
 /// Two neighbouring dimensions of a row's result; or its log-sum-exp.
 fn put(row: u32, d: u32, x: vec2f) {
@@ -221,18 +220,6 @@ fn units_added(sums: Sums, units: Units, at: u32, stride: u32) -> Sums {
 fn plus(x: Tile, y: Tile) -> Tile { return Tile(x.a + y.a, x.b + y.b, x.c + y.c, x.d + y.d); }
 fn scaled(x: Tile, by: Tile) -> Tile { return Tile(x.a * by.a, x.b * by.b, x.c * by.c, x.d * by.d); }
 
-/// The sums with a part's values, by its weights.
-fn part_added(sum: Tile, row: u32, part: u32, d: u32, by: Tile) -> Tile {
-  var s = sum;
-  s.a = fma(gather(row, part, d), by.a, s.a);
-  if (VECTORS > 1) { s.b = fma(gather(row + WIDTH, part, d), by.b, s.b); }
-  if (VECTORS > 2) {
-    s.c = fma(gather(row + 2 * WIDTH, part, d), by.c, s.c);
-    s.d = fma(gather(row + 3 * WIDTH, part, d), by.d, s.d);
-  }
-  return s;
-}
-
 /// Scores, but of tokens behind the rows' own.
 fn seen(token: u32, row: u32, x: Tile) -> Tile {
   if (!CAUSAL) { return x; }
@@ -306,7 +293,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   part = number;
   end_row = limit;
   for (var i = lane; i < D16 * VECTORS; i += LANES) {
-    factors[i] = gather(first_row + i / D16 * WIDTH, NONE, i % D16);
+    factors[i] = gather(first_row + i / D16 * WIDTH, i % D16);
   }
 
   let seat_vector = lane / SEATS;
@@ -319,18 +306,16 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   let place = lane % QUARTER;
   var sums = Sums();
 
-  // A part that is joined with is like a token of which the score and the values are known: all of them are the last step, and have
-  // the place of queries, which is free then.
+  // A part that one row is joined with is like a token of which score and values are known: all of them are the last step, and have the
+  // place of queries, which is free then.
   let parts = select(0u, sizes.slices, JOINS && is_own);
   for (var step = begin; step < end + select(0, LANES, parts > 0); step += LANES) {
     let of_parts = JOINS && step >= end;
     var weights = WEIGHTS + seat_vector * LANES;
     if (of_parts) {
-      weights = seat_vector * D16;
+      weights = 0;
       workgroupBarrier();
-      for (var i = lane; i < VECTORS * parts; i += LANES) {
-        factors[i % VECTORS * D16 + i / VECTORS] = gather(first_row + i % VECTORS * WIDTH, i / VECTORS, LSE);
-      }
+      if (lane < parts) { factors[lane] = Rows(given(first_row, lane, LSE)); }
       workgroupBarrier();
     } else {
       // A lane has a token of each quarter of the step, beginning with its own, and every fourth unit of their dimensions.
@@ -412,8 +397,8 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     if (i == 1) { own = sums.b; }
     if (i == 2) { own = sums.c; }
     if (i == 3) { own = sums.d; }
-    for (var given = team; given < parts; given += TEAMS) {
-      own = part_added(own, first_row, given, i * ACROSS + dim, tile_at(given, D16));
+    for (var other = team; other < parts; other += TEAMS) {
+      own.a = fma(Rows(given(first_row, other, i * ACROSS + dim)), factors[other], own.a);
     }
     workgroupBarrier();
     put_tile(WEIGHTS + lane, own);

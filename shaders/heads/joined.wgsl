@@ -1,4 +1,5 @@
-// A sample's whole tail, joined with the context's parts: results are a row's, as attention leaves them.
+// A row's whole tail, joined with the context's parts: results are a row's, as attention leaves them. For tiles of one row; D16 are at
+// least as many as a context's parts.
 //
 //   out  (rows, out_stride) f32, or tiles (tiles.wgsl) of (rows, N_HEADS · HEAD_DIM)
 
@@ -8,13 +9,11 @@ override TILES: bool; // then HEAD_DIM is even, and N_HEADS · HEAD_DIM a multip
 @group(0) @binding(5) var<storage, read> lse: array<f32>;
 @group(0) @binding(6) var<storage, read_write> out: array<u32>;
 
-/// Of a row's query; or of a part's state, also its log-sum-exp.
-fn number_of(row: u32, part: u32, d: u32) -> f32 {
-  if (part == NONE) { return query(row, d); }
-  if (row >= end_row || (d >= HEAD_DIM && d != LSE)) { return 0.0; }
+/// A number of a row's partial state, its log-sum-exp among the dimensions.
+fn given(row: u32, part: u32, d: u32) -> f32 {
   let state = state_of(row, part);
   if (d == LSE) { return lse[state]; }
-  return values[state * HEAD_DIM + d];
+  return values[state * HEAD_DIM + min(d, HEAD_DIM - 1)];
 }
 
 /// Two neighbouring dimensions. Rows behind the last are zeros in tiles: what was there may be f32, and products read it as 16 bits.

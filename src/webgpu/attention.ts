@@ -72,8 +72,9 @@ const crewOf = ({ isSoftware }: Pick<Gpu, "isSoftware">) => (isSoftware ? SOFTWA
 const WORKGROUPS = 512;
 const WIDE_WORKGROUPS = 256;
 const ALONE_WORKGROUPS = 1024;
-/** So many that each read a whole tail and join it with the context's parts are faster than two dispatches for that. */
-const TAIL_WORKGROUPS = 128;
+/** So many that each read a whole tail, a slice after the other, keep it busy; fewer, where tails have few slices. */
+const TAIL_WORKGROUPS = 256;
+const FEW_PARTS = 2;
 const MATRIX_SUBGROUPS = 2048;
 /** So many bytes of K and V from caches take no longer than another dispatch. */
 const FREE_BYTES = 2 ** 24;
@@ -280,15 +281,15 @@ export async function createAttention(
   /** Whether a step's tails are joined with the context's parts in one dispatch, and not each a part of its own. */
   function joinsTails(batch: GpuBatch): boolean {
     if (kernelClass || contextKernel(batch).doesTails) return false;
-    return asLarge || batch.rows * nKvHeads * Math.ceil(group / own.rows) >= TAIL_WORKGROUPS;
+    return asLarge || tailParts(batch) <= FEW_PARTS || batch.rows * nHeads >= TAIL_WORKGROUPS;
   }
-  /** What does it, and whether its results are tiles. */
-  function joiningKernel(tiles: boolean): Kernel {
-    const { constants, heads: [ofRows, , ofSeats] = [] } = tileOf(own.rows, 0);
+  /** What does it, one row a workgroup: its code is the shortest, and all of it is fetched for little work. */
+  function joiningKernel(tiles: boolean): Attending {
+    const { constants, heads: [ofRows, , ofSeats] = [] } = tileOf(1, 0);
     const options = { constants: { ...constants, TILES: Number(tiles) }, heads: [ofRows, "joined", ofSeats] };
     const kernel = joining[Number(tiles)] ?? kernels.now("attend", options);
     joining[Number(tiles)] = kernel;
-    return kernel;
+    return { kernel, rows: 1, doesTails: true };
   }
   /** Tiles of all samples' rows, the context's slices for them, and where and how many the tails' parts are. */
   function cutOf(batch: GpuBatch) {
@@ -407,8 +408,7 @@ export async function createAttention(
       const { slices, tails } = cutOf(prepared);
       if (!from.tails) return merge(from, slices, prepared, to, 0, batch.rows);
       const { q, layer } = from.tails;
-      const kernel = joiningKernel(leavesTiles(prepared, to));
-      attend({ ...own, kernel }, q, layer, prepared, from, slices, { ...tails, ownParts: 1 }, to);
+      attend(joiningKernel(leavesTiles(prepared, to)), q, layer, prepared, from, slices, { ...tails, ownParts: 1 }, to);
     },
     attendOnePart(q: Tensor, layer: number, batch: PreparedBatch, out: Tensor) {
       const prepared = batch as GpuBatch;

@@ -202,8 +202,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "heads/rows_1",
-    find: "return number_of(row, part, d);",
-    replace: "return number_of(row, part, d ^ 1);",
+    find: "return query(row, d);",
+    replace: "return query(row, d ^ 1);",
     what: "heads that are alone swap neighbouring dimensions",
     tests: RAGGED,
   },
@@ -302,8 +302,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "attend",
-    find: "given < parts",
-    replace: "given + 1 < parts",
+    find: "other < parts",
+    replace: "other + 1 < parts",
     what: "tails: the last of the context's parts is dropped",
     tests: RAGGED,
   },
@@ -323,8 +323,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "heads/joined",
-    find: "return values[state * HEAD_DIM + d];",
-    replace: "return values[state * HEAD_DIM + d / 2];",
+    find: "min(d, HEAD_DIM - 1)];",
+    replace: "min(d / 2, HEAD_DIM - 1)];",
     what: "a part's values are stretched over twice their dimensions",
     tests: RAGGED,
   },
