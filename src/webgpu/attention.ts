@@ -72,9 +72,8 @@ const crewOf = ({ isSoftware }: Pick<Gpu, "isSoftware">) => (isSoftware ? SOFTWA
 const WORKGROUPS = 512;
 const WIDE_WORKGROUPS = 256;
 const ALONE_WORKGROUPS = 1024;
-/** So many that each read a whole tail, a slice after the other, keep it busy; fewer, where tails have few slices. */
-const TAIL_WORKGROUPS = 256;
-const FEW_PARTS = 2;
+/** So many that each read a whole tail, a slice after the other, keep it busy. */
+const TAIL_WORKGROUPS = 512;
 const MATRIX_SUBGROUPS = 2048;
 /** So many bytes of K and V from caches take no longer than another dispatch. */
 const FREE_BYTES = 2 ** 24;
@@ -281,7 +280,7 @@ export async function createAttention(
   /** Whether a step's tails are joined with the context's parts in one dispatch, and not each a part of its own. */
   function joinsTails(batch: GpuBatch): boolean {
     if (kernelClass || contextKernel(batch).doesTails) return false;
-    return asLarge || tailParts(batch) <= FEW_PARTS || batch.rows * nHeads >= TAIL_WORKGROUPS;
+    return asLarge || tailParts(batch) === 1 || batch.rows * nHeads >= TAIL_WORKGROUPS;
   }
   /** What does it, one row a workgroup: its code is the shortest, and all of it is fetched for little work. */
   function joiningKernel(tiles: boolean): Attending {
