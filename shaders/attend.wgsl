@@ -7,7 +7,8 @@
 //
 // A row is a query head: sample · GROUP + head of the group; of prefill token · GROUP + head. Workgroup = (KV head, y). Of prefill
 // y = tile of rows; else y = slice of the context by tile of all samples' rows, then sample by tile of its own rows by part: of the
-// context's slices and then its tail's, those from first_own on. A sample without such a part does nothing.
+// context's slices and then its tail's, those from first_own on. A sample without such a part does nothing. With the head `joined` y is a
+// row: its whole tail, and the context's parts, of which the states are read.
 // A lane holds its tokens' scores against all rows of the tile, then some dimensions of all rows' sums: in both it meets each K and V
 // alone, with the other factor the same for all lanes. A row's result does not depend on the rows beside it, nor on VECTORS. Steps of
 // prefill begin at whole multiples of LANES tokens and masked ones change no bit: however a prompt is cut, a row's result is the same.
@@ -306,8 +307,8 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   let place = lane % QUARTER;
   var sums = Sums();
 
-  // A part that one row is joined with is like a token of which score and values are known: all of them are the last step, and have the
-  // place of queries, which is free then.
+  // Where they are joined, the context's parts are the last step, each like a token of known score and values; their scores take the
+  // queries' place.
   let parts = select(0u, sizes.slices, JOINS && is_own);
   for (var step = begin; step < end + select(0, LANES, parts > 0); step += LANES) {
     let of_parts = JOINS && step >= end;

@@ -209,9 +209,12 @@ export interface Backend {
   attendPrefill(q: Tensor, layer: number, batch: PreparedBatch, out: Tensor): void;
   /** The context part: all rows of all samples against the one stored context (paper section 4.2). */
   attendContext(q: Tensor, layer: number, batch: PreparedBatch, states: States): void;
-  /** The decode part: each sample against its own tail. Always behind attendContext of the same step, which may have done it already. */
+  /**
+   * The decode part: each sample against its own tail. Always behind attendContext of the same step, which may have done it already; or
+   * mergeStates does it: q stays as it is until then.
+   */
   attendDecode(q: Tensor, layer: number, batch: PreparedBatch, states: States): void;
-  /** Joins the states of context and decode part into one (log-sum-exp merge; associative). out (rows, nHeads · headDim). */
+  /** Joins the states of context and decode part into one (log-sum-exp merge; associative). out (rows, nHeads · headDim), not of q's tensor. */
   mergeStates(states: States, batch: PreparedBatch, out: Tensor): void;
   /** The one-part path: each sample by itself against context and tail. */
   attendOnePart(q: Tensor, layer: number, batch: PreparedBatch, out: Tensor): void;

@@ -2,6 +2,7 @@
 // Owns how work is cut into slices and tiles of rows, and the layout of states; nothing of models, or of where blocks come from.
 
 import type { Backend, PreparedBatch, Shape, States, Tensor } from "../backend.ts";
+import { fail } from "../errors.ts";
 import { type GpuBatch, type GpuTensor, placeOf } from "./buffers.ts";
 import type { Gpu } from "./gpu.ts";
 import type { Constants, Kernel, KernelOptions, Trials } from "./kernels.ts";
@@ -33,7 +34,8 @@ type Family = Pick<
 } & Pick<KvPool, "settle">;
 
 /** Partial states: values (parts, rows, nHeads, headDim), each normalised, and the log of their sums of exponentials (parts, rows,
- *  nHeads). Parts are the context's slices, then a row's tail's own; what a row has no tokens for is not written and does not count. */
+ *  nHeads). Parts are the context's slices, then a row's tail's own, where it is not joined with those at once; what a row has no tokens for is
+ *  not written and does not count. */
 interface GpuStates extends States {
   readonly values: GPUBuffer;
   readonly lse: GPUBuffer;
@@ -63,7 +65,10 @@ interface Crew extends Constants {
 const CREW: Crew = { LANES: 128, SEATS: 16 };
 /** Where the GPU is a program, to begin a lane takes longer than its work. */
 const SOFTWARE_CREW: Crew = { LANES: 64, SEATS: 8 };
-const crewOf = ({ isSoftware }: Pick<Gpu, "isSoftware">) => (isSoftware ? SOFTWARE_CREW : CREW);
+/** Four dimensions a lane: a crew has all of a head's. */
+const mostDims = ({ LANES }: Crew) => 4 * LANES;
+const crewOf = (shape: Shape, { isSoftware }: Pick<Gpu, "isSoftware">) =>
+  isSoftware && paddedHeadDim(shape) <= mostDims(SOFTWARE_CREW) ? SOFTWARE_CREW : CREW;
 
 /**
  * Workgroups of one row tile that fill a large GPU; of wide tiles, which a processor holds two of; of samples by themselves, which wait
@@ -77,6 +82,7 @@ const TAIL_WORKGROUPS = 512;
 const MATRIX_SUBGROUPS = 2048;
 /** So many bytes of K and V from caches take no longer than another dispatch. */
 const FREE_BYTES = 2 ** 24;
+/** No more than a head's padded dimensions: what joins tails with them keeps them in a query's place. */
 const MAX_SLICES = 16;
 const MAX_ALONE_SLICES = 32;
 /** However many tiles of rows go through a context: longer slices are no faster. */
@@ -116,12 +122,12 @@ export function contextRows(shape: Shape, samples: number, ctxLen: number, gpu: 
 
 /** Vectors of four rows whose queries and weights fit in workgroup memory. */
 function mostVectors(shape: Shape, gpu: Device): number {
-  const { LANES, SEATS } = crewOf(gpu);
+  const { LANES, SEATS } = crewOf(shape, gpu);
   const bytes = 16 * (paddedHeadDim(shape) + LANES + SEATS + 1);
   return Math.max(1, 2 ** Math.floor(Math.log2(Math.min(4, gpu.limits.maxComputeWorkgroupStorageSize / bytes))));
 }
 
-/** maxSamples: of a decode step. */
+/** maxSamples: of a decode step. Errors: `unsupported`: wider heads than a workgroup computes. */
 export async function createAttention(
   gpu: Gpu,
   shape: Shape,
@@ -131,6 +137,8 @@ export async function createAttention(
   const { nHeads, nKvHeads, headDim, ropeDim } = shape;
   const group = nHeads / nKvHeads;
   const padded = paddedHeadDim(shape);
+  if (padded > mostDims(CREW))
+    fail("unsupported", `heads have ${headDim} numbers, expected at most ${mostDims(CREW)} on a GPU`);
   const { kernels, limits } = gpu;
   const pool = await createKvPool(gpu, shape);
 
@@ -138,12 +146,12 @@ export async function createAttention(
   const tailSizes = { TAIL_PARTS, TAIL_SLICE: leastSlice(padded) };
   const workgroupBytes = limits.maxComputeWorkgroupStorageSize;
   const wide = mostVectors(shape, gpu);
-  const plain = crewOf(gpu);
+  const plain = crewOf(shape, gpu);
   let crew = subgroupCrew();
   /** For kernels of tiles of so many rows. */
-  const tileOf = (rows: number, CAUSAL: 0 | 1): KernelOptions => ({
-    constants: { ...heads, ...tailSizes, CAUSAL, ...crew, VECTORS: Math.ceil(rows / 4) },
-    heads: [rows === 1 ? "rows_1" : undefined, undefined, crew === plain ? undefined : "seats_subgroup"],
+  const tileOf = (rows: number, CAUSAL: 0 | 1, results?: "joined", more: Constants = {}): KernelOptions => ({
+    constants: { ...heads, ...tailSizes, CAUSAL, ...crew, VECTORS: Math.ceil(rows / 4), ...more },
+    heads: [rows === 1 ? "rows_1" : undefined, results, crew === plain ? undefined : "seats_subgroup"],
   });
   if (!(await kernels.tryGet("attend", tileOf(4 * wide, 1)))) crew = plain;
   const matrix = await matrixKernels();
@@ -240,7 +248,7 @@ export async function createAttention(
     return { slice, slices: Math.ceil(ctxLen / slice) };
   }
   /**
-   * For so many tiles of so many rows: no more than fill a GPU. Where the kernels are fixed, from the context's length alone, so that
+   * For so many tiles of so many rows, all samples' or a sample's own: no more than fill a GPU. Where the kernels are fixed, from the context's length alone, so that
    * they change no result when samples come and go; and of narrow tiles, which are done with soon.
    */
   function slicesOf(ctxLen: number, tiles: number, rows: number): Slices {
@@ -284,10 +292,9 @@ export async function createAttention(
   }
   /** What does it, one row a workgroup: its code is the shortest, and all of it is fetched for little work. */
   function joiningKernel(tiles: boolean): Attending {
-    const { constants, heads: [ofRows, , ofSeats] = [] } = tileOf(1, 0);
-    const options = { constants: { ...constants, TILES: Number(tiles) }, heads: [ofRows, "joined", ofSeats] };
-    const kernel = joining[Number(tiles)] ?? kernels.now("attend", options);
-    joining[Number(tiles)] = kernel;
+    const TILES = Number(tiles);
+    const kernel = joining[TILES] ?? kernels.now("attend", tileOf(1, 0, "joined", { TILES }));
+    joining[TILES] = kernel;
     return { kernel, rows: 1, doesTails: true };
   }
   /** Tiles of all samples' rows, the context's slices for them, and where and how many the tails' parts are. */
@@ -320,8 +327,8 @@ export async function createAttention(
     gpu.run(kernel, out ? [...bindings, out.buffer] : bindings, sizes, nKvHeads, groups);
   }
 
-  /** Whether results are tiles: as products are to read them. */
-  function leavesTiles(batch: GpuBatch, out: GpuTensor): boolean {
+  /** Makes results tiles where products are to read them so, and says whether they are. */
+  function formResults(batch: GpuBatch, out: GpuTensor): boolean {
     out.form.tiles = canTile && (batch.reading?.tiles ?? false);
     return out.form.tiles;
   }
@@ -338,7 +345,7 @@ export async function createAttention(
     // Fixed kernels join a row's parts in the same order however many others have.
     const sharing = SHARINGS.findIndex((teams) => (kernelClass ? slices + TAIL_PARTS : parts) <= teams * TEAM_PARTS);
     const sizes = [first, rows, slices, parts, placeOf(out), out.stride];
-    const kernel = (leavesTiles(batch, out) ? mergeTiles : mergeRows)[sharing];
+    const kernel = (formResults(batch, out) ? mergeTiles : mergeRows)[sharing];
     const groups = sharing > 0 ? nHeads : Math.ceil(nHeads / MERGED_HEADS);
     const blocks = Math.ceil(headDim / (2 * mergeTeam(SHARINGS[sharing])));
     gpu.run(kernel, [batch.buffer, values, lse, out.buffer], sizes, groups * blocks, samples);
@@ -407,7 +414,7 @@ export async function createAttention(
       const { slices, tails } = cutOf(prepared);
       if (!from.tails) return merge(from, slices, prepared, to, 0, batch.rows);
       const { q, layer } = from.tails;
-      attend(joiningKernel(leavesTiles(prepared, to)), q, layer, prepared, from, slices, { ...tails, ownParts: 1 }, to);
+      attend(joiningKernel(formResults(prepared, to)), q, layer, prepared, from, slices, { ...tails, ownParts: 1 }, to);
     },
     attendOnePart(q: Tensor, layer: number, batch: PreparedBatch, out: Tensor) {
       const prepared = batch as GpuBatch;
