@@ -214,7 +214,7 @@ export interface Backend {
    * mergeStates does it: q stays as it is until then.
    */
   attendDecode(q: Tensor, layer: number, batch: PreparedBatch, states: States): void;
-  /** Joins the states of context and decode part into one (log-sum-exp merge; associative). out (rows, nHeads · headDim), not of q's tensor. */
+  /** Joins the states of context and decode part into one (log-sum-exp merge; associative). out (rows, nHeads · headDim), apart from q. */
   mergeStates(states: States, batch: PreparedBatch, out: Tensor): void;
   /** The one-part path: each sample by itself against context and tail. */
   attendOnePart(q: Tensor, layer: number, batch: PreparedBatch, out: Tensor): void;

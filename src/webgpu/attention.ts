@@ -33,9 +33,11 @@ type Family = Pick<
   scratchBytes(): number;
 } & Pick<KvPool, "settle">;
 
-/** Partial states: values (parts, rows, nHeads, headDim), each normalised, and the log of their sums of exponentials (parts, rows,
- *  nHeads). Parts are the context's slices, then a row's tail's own, where it is not joined with those at once; what a row has no tokens for is
- *  not written and does not count. */
+/**
+ * Partial states: values (parts, rows, nHeads, headDim), each normalised, and the log of their sums of exponentials (parts, rows, nHeads).
+ * Parts are the context's slices, then those of a row's tail, where it is not joined with the former at once; what a row has no tokens for
+ * is not written and does not count.
+ */
 interface GpuStates extends States {
   readonly values: GPUBuffer;
   readonly lse: GPUBuffer;
@@ -233,6 +235,7 @@ export async function createAttention(
   }
 
   const stateBytes = nHeads * headDim * Float32Array.BYTES_PER_ELEMENT;
+  /** What joins tails with the context's parts: into rows, and into tiles. */
   const joining: Kernel[] = [];
   /** Slices of the longest contexts: enough to fill a GPU with few KV heads, as far as a buffer holds so many rows' states. */
   const mostSlices = (workgroups: number, most: number, rows: number) => {
@@ -248,8 +251,8 @@ export async function createAttention(
     return { slice, slices: Math.ceil(ctxLen / slice) };
   }
   /**
-   * For so many tiles of so many rows, all samples' or a sample's own: no more than fill a GPU. Where the kernels are fixed, from the context's length alone, so that
-   * they change no result when samples come and go; and of narrow tiles, which are done with soon.
+   * For so many tiles of so many rows, all samples' or a sample's own: no more than fill a GPU. Of narrow tiles, which are done with
+   * soon, and where the kernels are fixed, from the context's length alone: then they change no result when samples come and go.
    */
   function slicesOf(ctxLen: number, tiles: number, rows: number): Slices {
     const workgroups = matrix?.workgroups ?? (rows >= 8 ? WIDE_WORKGROUPS : Infinity);
