@@ -6,6 +6,7 @@
 // One lane a unit: 4 words of one row.
 
 override WORDS: u32;    // 16-bit words of a value: 1 or 2
+override SWAPPED: u32 = 0u; // 1: words of a unit go by pairs, the second first
 override EXPONENT: u32; // the bits of a value's first word that are all ones where it is infinite or not a number
 
 const LANES: u32 = 64u;
@@ -45,5 +46,5 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     if (i % WORDS == WORDS - 1u && (value & EXPONENT) == EXPONENT) { atomicMax(&broken[0], sizes.first_row + row + 1u); }
   }
   let to = (sizes.first / 16u * sizes.tiles * 16u * parts + at) * 4u;
-  for (var i = 0u; i < 4u; i++) { packed[to + i] = unit[i]; }
+  for (var i = 0u; i < 4u; i++) { packed[to + (i ^ SWAPPED)] = unit[i]; }
 }

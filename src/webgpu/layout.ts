@@ -4,7 +4,8 @@
 // A weight is panels of 16 outputs (rows of the file's matrix; missing ones zero), a panel is tiles of columns from first to last,
 // and all is whole units of 16 bytes (vec4u), so that lanes side by side read units side by side.
 //   Floats: a tile is 16 outputs × 16 columns, row by row (missing columns zero): 512 bytes of F16 or BF16, 1024 of F32. Contiguous,
-//   so that a subgroup matrix loads it from storage as it is.
+//   so that a subgroup matrix loads it from storage as it is. Where nothing does, words of F16 go by pairs, the second first: a GPU's
+//   registers lie in banks, even and odd, and so what is multiplied, words of the same place of weights and rows, lies in two.
 //   Quantised: a tile is 16 outputs × 32 columns: codes, further bits, factors; a block is one tile (8 of a K type) behind a header.
 //     header   of each output its scale in f16, or scale and minimum in two f16
 //     codes    of 4 bits: an output's 32 in one unit; byte b of word j holds column 8j + b low and 8j + 4 + b high
@@ -38,9 +39,9 @@ export interface WeightLayout {
 export const PANEL = 16;
 export const UNIT_BYTES = 16;
 
-/** Nothing where the type is not computed. */
-export function layoutOf(type: GgmlType): WeightLayout | undefined {
-  return LAYOUTS[type];
+/** Nothing where the type is not computed. swapped: where words of F16 are not in order. */
+export function layoutOf(type: GgmlType, swapped = false): WeightLayout | undefined {
+  return swapped && type === "F16" ? SWAPPED_F16 : LAYOUTS[type];
 }
 
 /** Tiles of a panel. */
@@ -50,13 +51,14 @@ export const tilesOf = ({ tileColumns }: WeightLayout, cols: number) => Math.cei
 export const panelUnits = (layout: WeightLayout, cols: number) =>
   (tilesOf(layout, cols) / layout.blockTiles) * layout.blockUnits;
 
-function floats(head: string | undefined, bytes: 2 | 4, exponent: number): WeightLayout {
+function floats(head: string | undefined, bytes: 2 | 4, exponent: number, swapped?: 1): WeightLayout {
+  const constants = swapped && { SWAPPED: swapped };
   return {
     head,
-    constants: {},
+    constants: constants ?? {},
     halves: head && "halves_floats",
     packer: "pack_floats",
-    packing: { WORDS: bytes / 2, EXPONENT: exponent },
+    packing: { WORDS: bytes / 2, EXPONENT: exponent, ...constants },
     tileColumns: 16,
     blockTiles: 1,
     packLanes: 16 * bytes,
@@ -118,3 +120,5 @@ const LAYOUTS: Partial<Record<GgmlType, WeightLayout>> = {
   Q5_K: blocks("Q5_K", { bits: 4, high: 1, centre: 0, minimum: 1, factors: 1, at: [0, 2, 8, 24] }),
   Q6_K: blocks("Q6_K", { bits: 4, high: 2, centre: 32, factors: 2, at: [104, 96, 64, 0] }),
 };
+
+const SWAPPED_F16 = floats(undefined, 2, 0x7c00, 1);

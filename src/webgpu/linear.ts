@@ -86,8 +86,11 @@ interface Tiling {
   readonly easy: number;
   /** Of a workgroup without subgroup matrices. */
   readonly lanes: 64 | 256;
-  /** Outputs from which on there are workgroups of many rows enough for half as many lanes: each has less to join. */
-  readonly manyOutputs: number;
+  /**
+   * Workgroups of so many lanes that a GPU holds at once. With half the lanes it holds twice as many, and each has less to join: better
+   * where these are all, or so many that the last ones do not count.
+   */
+  readonly held: number;
 }
 
 const TILING: Tiling = {
@@ -98,7 +101,7 @@ const TILING: Tiling = {
   ],
   easy: 5 * 2 ** 22,
   lanes: 256,
-  manyOutputs: 12288,
+  held: 256,
 };
 /** Where the GPU is a program, to begin a lane takes longer than its work. */
 const SOFTWARE_TILING: Tiling = {
@@ -106,7 +109,7 @@ const SOFTWARE_TILING: Tiling = {
   few: TILING.few.map((tile) => ({ ...tile, wide: tile.rows === 1 ? tile.wide : 5, busyShares: 32 })),
   easy: 0,
   lanes: 64,
-  manyOutputs: Infinity,
+  held: Infinity,
 };
 
 /** The largest piece of a file on its way: the caller's bytes, the queue's copy and the buffer that is packed from. */
@@ -114,6 +117,8 @@ const PIECE_BYTES = 4 << 20;
 const PACK_LANES = 64; // a workgroup of the packing shaders
 const EMBED_LANES = 64;
 const SWIGLU_LANES = 64;
+/** Workgroups across a prompt's rows. */
+const PROMPT_GROUPS = 16;
 const MOST_GROUPS = 65535;
 /** Of a row's sum of squares (shaders/heads/added_normed.wgsl). */
 const SUM_BYTES = 128;
@@ -283,7 +288,10 @@ export async function createLinear(
     const ROW_GROUPS = rows > 8 || prompt || kernelClass ? 2 : 1;
     const arithmetic =
       kind === "halves" ? ["in_halves", head ? "halves_floats" : "halves_f16"] : [undefined, undefined];
-    const LANES = outputsOf(span) < tiling.manyOutputs ? tiling.lanes : tiling.lanes / 2;
+    // The tile does not go by the rows of a prompt's part, nor where kernels are fixed.
+    const across = prompt ? PROMPT_GROUPS : kernelClass ? 1 : Math.ceil(rows / (8 * ROW_GROUPS));
+    const turns = (across * outputsOf(span)) / PANEL / tiling.held;
+    const LANES = turns <= 1 || (turns > 2 && turns < 4) ? tiling.lanes : tiling.lanes / 2;
     const TILES = Number(span.out.form.tiles);
     const constants = { LANES, ROW_GROUPS, RAGGED: Number(stack.ragged), GATED: Number(gated), TILES };
     const kernel = kernelOf(stack, "linear_many", [head, ...arithmetic, scaling && "scaled"], constants, ending);
@@ -292,7 +300,7 @@ export async function createLinear(
 
   async function stackOf(of: readonly Weight[]): Promise<GpuWeight[]> {
     const [{ name, type, cols }] = of;
-    const layout = layoutOf(type);
+    const layout = layoutOf(type, !unit);
     if (!layout || cols % GGML_TYPES[type].blockElements !== 0)
       return fail("unsupported", `tensor "${name}": type ${type} with ${cols} columns is not computed`);
     const units = panelUnits(layout, cols);
@@ -550,9 +558,10 @@ export async function createLinear(
     },
     linear: products,
     unembed(x, norm, table, out) {
+      const span = spanOf(table, out);
       const isEasy = kernelClass || x.rows <= few || x.rows * x.cols * table.rows <= easy;
-      const inFloats = usual === "halves" || (usual === "few" && !isEasy);
-      product(input(inFloats ? "many" : usual, x, norm), spanOf(table, out), 0);
+      const inFloats = usual === "halves" ? span.stack.layout.head !== undefined : usual === "few" && !isEasy;
+      product(input(inFloats ? "many" : usual, x, norm), span, 0);
     },
     linearGated(x, norm, gate, up, out) {
       const from = input(usual, x, norm);

@@ -756,8 +756,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "heads/halves_f16",
-    find: "unit.halves[2u * i + 1u]",
-    replace: "unit.halves[2u * i]",
+    find: "unit.halves[(2u * i + 1u) ^ SWAPPED]",
+    replace: "unit.halves[(2u * i) ^ SWAPPED]",
     what: "of four columns the second two are the first",
     half: true,
     tests: PRODUCT,
@@ -1027,6 +1027,13 @@ export const MUTATIONS: readonly Mutation[] = [
     replace: "at",
     what: "weights side by side are packed one over the other",
     tests: NORMED,
+  },
+  {
+    shader: "pack_floats",
+    find: "i ^ SWAPPED",
+    replace: "i",
+    what: "words that are read swapped lie in order",
+    tests: /^embed F16, rows/,
   },
   {
     shader: "embed",
