@@ -10,8 +10,8 @@
 // context's slices and then its tail's, those from first_own on. A sample without such a part does nothing. With the head `joined` y is a
 // row: its whole tail, and the context's parts, of which the states are read.
 // A lane holds its tokens' scores against all rows of the tile, then some dimensions of all rows' sums: in both it meets each K and V
-// alone, with the other factor the same for all lanes. A row's result does not depend on the rows beside it, nor on VECTORS. Steps of
-// prefill begin at whole multiples of LANES tokens and masked ones change no bit: however a prompt is cut, a row's result is the same.
+// alone, with the other factor the same for all lanes. A row's result does not depend on the rows beside it. Steps of prefill begin at
+// whole multiples of STEP tokens and masked ones change no bit: however a prompt is cut, a row's result is the same.
 
 // head
 alias Rows = vec4f; // something of neighbouring rows
@@ -29,6 +29,7 @@ fn up_to(token: u32, row: u32, x: Rows) -> Rows {
 // end of head
 
 override LANES: u32;
+override STEP: u32; // tokens that all lanes compute with at a time: as many as these or twice as many
 override SEATS: u32; // lanes for one vector's softmax
 override VECTORS: u32; // of rows in a tile: 1, 2 or 4
 override N_HEADS: u32;
@@ -42,8 +43,10 @@ override OWN_TILES: u32 = (GROUP + VECTORS * WIDTH - 1) / (VECTORS * WIDTH); // 
 override D16: u32 = (HEAD_DIM + 15) / 16 * 16;
 override ACROSS: u32 = D16 / 4; // lanes for all dimensions, four each
 override TEAMS: u32 = LANES / ACROSS; // that share a step's tokens
-override QUARTER: u32 = LANES / 4; // of a step's tokens
+override QUARTER: u32 = STEP / 4; // of a step's tokens
+override SHARES: u32 = LANES / QUARTER; // lanes that share a token's dimensions: 4 or 2
 override WEIGHTS: u32 = VECTORS * D16; // where they begin in `factors`
+override BEHIND: u32 = WEIGHTS + VECTORS * STEP; // and what is behind them
 // Words of the batch.
 const CTX_LEN = 1u;
 const CONTEXT = 5u; // where it has the context's blocks
@@ -66,10 +69,8 @@ struct Sizes {
 @group(0) @binding(2) var<storage, read> q: array<f32>;
 @group(0) @binding(3) var<storage, read> kv: array<vec4u>;
 
-var<workgroup> factors: array<Rows, VECTORS * (D16 + LANES)>; // queries (vector, dimension); then weights (vector, token)
-var<workgroup> partial: array<Rows, VECTORS * SEATS>;
-var<workgroup> scales: array<Rows, 4>;
-var<workgroup> tiles: array<u32, LANES / 32>; // where a step's blocks begin, as tile_of
+/// Queries (vector, dimension); then weights (vector, token). By eights: one check of a place for eight loads, whose code is shorter.
+var<workgroup> factors: array<array<Rows, 8>, BEHIND / 8 + select(0u, 1u, VECTORS == 1)>;
 var<private> kv_head: u32;
 var<private> part: u32;
 var<private> end_row: u32; // rows of the tile are below
@@ -148,9 +149,9 @@ fn key_at(key: u32, at: u32) -> vec4u {
   return load(key + at);
 }
 
-/// Eight tokens of four dimensions of V, from a token of the step on.
+/// Eight tokens of four dimensions of V, from a token on.
 fn values_at(token: u32, dim: u32) -> Units {
-  let at = tiles[token / 32] + token % 32 / 16 * 2 * D16 + 4 * D16 + token % 16 / 8 + dim * 2;
+  let at = tile_of(token) + 4 * D16 + token % 16 / 8 + dim * 2;
   return Units(load(at), load(at + 2 * ACROSS), load(at + 4 * ACROSS), load(at + 6 * ACROSS));
 }
 
@@ -177,23 +178,30 @@ fn added(sum: Tile, x: f32, by: Tile) -> Tile {
   return s;
 }
 
-/// A dimension's queries, or a token's weights: those of vectors are `stride` apart.
-fn tile_at(at: u32, stride: u32) -> Tile {
-  var x = Tile(factors[at], Rows(), Rows(), Rows());
-  if (VECTORS > 1) { x.b = factors[at + stride]; }
+fn factor_at(at: u32) -> Rows { return factors[at / 8][at % 8]; }
+fn put_factor(at: u32, x: Rows) { factors[at / 8][at % 8] = x; }
+
+/// What a vector's sums are multiplied by. Of several it has the place of its last dimension's queries, which come back before they are
+/// next read: a little more memory, and a processor would hold one workgroup less.
+fn scale_place(vector: u32) -> u32 { return select(vector * D16 + D16 - 1, BEHIND, VECTORS == 1); }
+
+/// The queries of one of eight dimensions, or the weights of a token: those of vectors are `stride` apart.
+fn tile_at(eight: u32, i: u32, stride: u32) -> Tile {
+  var x = Tile(factors[eight][i], Rows(), Rows(), Rows());
+  if (VECTORS > 1) { x.b = factors[eight + stride / 8][i]; }
   if (VECTORS > 2) {
-    x.c = factors[at + 2 * stride];
-    x.d = factors[at + 3 * stride];
+    x.c = factors[eight + 2 * stride / 8][i];
+    x.d = factors[eight + 3 * stride / 8][i];
   }
   return x;
 }
 
 fn put_tile(at: u32, x: Tile) {
-  factors[at] = x.a;
-  if (VECTORS > 1) { factors[at + LANES] = x.b; }
+  put_factor(at, x.a);
+  if (VECTORS > 1) { put_factor(at + STEP, x.b); }
   if (VECTORS > 2) {
-    factors[at + 2 * LANES] = x.c;
-    factors[at + 3 * LANES] = x.d;
+    put_factor(at + 2 * STEP, x.c);
+    put_factor(at + 3 * STEP, x.d);
   }
 }
 
@@ -208,14 +216,14 @@ fn units_added(sums: Sums, units: Units, at: u32, stride: u32) -> Sums {
   let y = eight(units.y);
   let z = eight(units.z);
   let w = eight(units.w);
-  var s = four_added(sums, vec4f(x.a.x, y.a.x, z.a.x, w.a.x), tile_at(at, stride));
-  s = four_added(s, vec4f(x.a.y, y.a.y, z.a.y, w.a.y), tile_at(at + 1, stride));
-  s = four_added(s, vec4f(x.b.x, y.b.x, z.b.x, w.b.x), tile_at(at + 2, stride));
-  s = four_added(s, vec4f(x.b.y, y.b.y, z.b.y, w.b.y), tile_at(at + 3, stride));
-  s = four_added(s, vec4f(x.c.x, y.c.x, z.c.x, w.c.x), tile_at(at + 4, stride));
-  s = four_added(s, vec4f(x.c.y, y.c.y, z.c.y, w.c.y), tile_at(at + 5, stride));
-  s = four_added(s, vec4f(x.d.x, y.d.x, z.d.x, w.d.x), tile_at(at + 6, stride));
-  return four_added(s, vec4f(x.d.y, y.d.y, z.d.y, w.d.y), tile_at(at + 7, stride));
+  var s = four_added(sums, vec4f(x.a.x, y.a.x, z.a.x, w.a.x), tile_at(at / 8, 0, stride));
+  s = four_added(s, vec4f(x.a.y, y.a.y, z.a.y, w.a.y), tile_at(at / 8, 1, stride));
+  s = four_added(s, vec4f(x.b.x, y.b.x, z.b.x, w.b.x), tile_at(at / 8, 2, stride));
+  s = four_added(s, vec4f(x.b.y, y.b.y, z.b.y, w.b.y), tile_at(at / 8, 3, stride));
+  s = four_added(s, vec4f(x.c.x, y.c.x, z.c.x, w.c.x), tile_at(at / 8, 4, stride));
+  s = four_added(s, vec4f(x.c.y, y.c.y, z.c.y, w.c.y), tile_at(at / 8, 5, stride));
+  s = four_added(s, vec4f(x.d.x, y.d.x, z.d.x, w.d.x), tile_at(at / 8, 6, stride));
+  return four_added(s, vec4f(x.d.y, y.d.y, z.d.y, w.d.y), tile_at(at / 8, 7, stride));
 }
 
 fn plus(x: Tile, y: Tile) -> Tile { return Tile(x.a + y.a, x.b + y.b, x.c + y.c, x.d + y.d); }
@@ -233,10 +241,12 @@ fn seen(token: u32, row: u32, x: Tile) -> Tile {
 }
 
 fn add_score(token: u32, x: Tile) {
-  put_tile(WEIGHTS + token, plus(x, tile_at(WEIGHTS + token, LANES)));
+  put_tile(WEIGHTS + token, plus(x, tile_at((WEIGHTS + token) / 8, token % 8, STEP)));
 }
 
 // head
+var<workgroup> partial: array<Rows, VECTORS * SEATS>;
+
 /// The largest that a vector's seats have, and their sum. All lanes come here.
 fn greatest(lane: u32, x: Rows) -> Rows {
   if (lane < SEATS * VECTORS) { partial[lane] = x; }
@@ -294,7 +304,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   part = number;
   end_row = limit;
   for (var i = lane; i < D16 * VECTORS; i += LANES) {
-    factors[i] = gather(first_row + i / D16 * WIDTH, i % D16);
+    put_factor(i, gather(first_row + i / D16 * WIDTH, i % D16));
   }
 
   let seat_vector = lane / SEATS;
@@ -303,54 +313,64 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   var sum = Rows(0.0);
   let team = lane / ACROSS;
   let dim = lane % ACROSS;
-  let quarter = lane / QUARTER;
+  let share = lane / QUARTER;
+  let quarter = share * 4 / SHARES; // its first
   let place = lane % QUARTER;
   var sums = Sums();
+  var last_query = Rows();
+  if (VECTORS > 1 && lane < VECTORS) { last_query = gather(first_row + lane * WIDTH, D16 - 1); }
 
   // Where they are joined, the context's parts are the last step, each like a token of known score and values; their scores take the
   // queries' place.
   let parts = select(0u, sizes.slices, JOINS && is_own);
-  for (var step = begin; step < end + select(0, LANES, parts > 0); step += LANES) {
+  for (var step = begin; step < end + select(0, STEP, parts > 0); step += STEP) {
     let of_parts = JOINS && step >= end;
-    var weights = WEIGHTS + seat_vector * LANES;
+    var weights = WEIGHTS + seat_vector * STEP;
     if (of_parts) {
       weights = 0;
       workgroupBarrier();
-      if (lane < parts) { factors[lane] = Rows(given(first_row, lane, LSE)); }
+      if (lane < parts) { put_factor(lane, Rows(given(first_row, lane, LSE))); }
       workgroupBarrier();
     } else {
-      // A lane has a token of each quarter of the step, beginning with its own, and every fourth unit of their dimensions.
+      // A lane has a token of each quarter of the step, beginning with its own, and a share of their dimensions' units.
       let one = step + place + quarter * QUARTER;
       let two = step + place + (quarter + 1) % 4 * QUARTER;
       let three = step + place + (quarter + 2) % 4 * QUARTER;
       let last = step + place + (quarter + 3) % 4 * QUARTER;
       let keys = vec4u(keys_of(one, end), keys_of(two, end), keys_of(three, end), keys_of(last, end));
       workgroupBarrier();
-      if (lane < LANES / 32 && step + lane * 32 < end) { tiles[lane] = tile_of(step + lane * 32); }
+      if (VECTORS > 1) {
+        if (lane < VECTORS) { put_factor(scale_place(lane), last_query); }
+        workgroupBarrier();
+      }
+      // (What comes next is on its way; in place of a branch, for which compilers copy registers, the last is asked for once more.)
       var scores = Sums();
-      if (quarter < D16 / 8) {
-        var units = keys_at(keys, quarter);
-        for (var unit = quarter; unit < D16 / 8; unit += 4) {
-          var next = units;
-          if (unit + 4 < D16 / 8) { next = keys_at(keys, unit + 4); }
+      if (share < D16 / 8) {
+        var units = keys_at(keys, share);
+        for (var unit = share; unit < D16 / 8; unit += SHARES) {
+          let ahead = unit + SHARES;
+          let next = keys_at(keys, select(unit, ahead, ahead < D16 / 8));
           scores = units_added(scores, units, unit * 8, D16);
           units = next;
         }
       }
       put_tile(WEIGHTS + one - step, seen(one, first_row, scores.a));
+      if (SHARES == 2) { put_tile(WEIGHTS + two - step, seen(two, first_row, scores.b)); }
       workgroupBarrier();
-      add_score(two - step, scores.b);
-      workgroupBarrier();
+      if (SHARES == 4) {
+        add_score(two - step, scores.b);
+        workgroupBarrier();
+      }
       add_score(three - step, scores.c);
-      workgroupBarrier();
+      if (SHARES == 4) { workgroupBarrier(); }
       add_score(last - step, scores.d);
       workgroupBarrier();
     }
 
-    let tokens = select(min(LANES, end - step), parts, of_parts);
+    let tokens = select(min(STEP, end - step), parts, of_parts);
     var most = top;
     if (seat_vector < VECTORS) {
-      for (var t = seat; t < tokens; t += SEATS) { most = max(most, factors[weights + t]); }
+      for (var t = seat; t < tokens; t += SEATS) { most = max(most, factor_at(weights + t)); }
     }
     let next = greatest(lane, most);
     if (seat_vector < VECTORS) {
@@ -358,28 +378,28 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
       top = next;
       sum *= shrink;
       for (var t = seat; t < tokens; t += SEATS) {
-        let weight = exp(factors[weights + t] - top);
-        factors[weights + t] = weight;
+        let weight = exp(factor_at(weights + t) - top);
+        put_factor(weights + t, weight);
         sum += weight;
       }
-      if (seat == 0) { scales[seat_vector] = shrink; }
+      if (seat == 0) { put_factor(scale_place(seat_vector), shrink); }
     }
     workgroupBarrier();
 
     if (team < TEAMS) {
-      var shrink = Tile(scales[0], Rows(), Rows(), Rows());
-      if (VECTORS > 1) { shrink.b = scales[1]; }
+      var shrink = Tile(factor_at(scale_place(0)), Rows(), Rows(), Rows());
+      if (VECTORS > 1) { shrink.b = factor_at(scale_place(1)); }
       if (VECTORS > 2) {
-        shrink.c = scales[2];
-        shrink.d = scales[3];
+        shrink.c = factor_at(scale_place(2));
+        shrink.d = factor_at(scale_place(3));
       }
       sums = Sums(scaled(sums.a, shrink), scaled(sums.b, shrink), scaled(sums.c, shrink), scaled(sums.d, shrink));
       if (!of_parts && team * 8 < tokens) {
-        var units = values_at(team * 8, dim);
+        var units = values_at(step + team * 8, dim);
         for (var t = team * 8; t < tokens; t += TEAMS * 8) {
-          var next = units;
-          if (t + TEAMS * 8 < tokens) { next = values_at(t + TEAMS * 8, dim); }
-          sums = units_added(sums, first_of(units, tokens - t), WEIGHTS + t, LANES);
+          let ahead = t + TEAMS * 8;
+          let next = values_at(step + select(t, ahead, ahead < tokens), dim);
+          sums = units_added(sums, first_of(units, tokens - t), WEIGHTS + t, STEP);
           units = next;
         }
       }
@@ -389,7 +409,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   workgroupBarrier();
   let all = total(lane, sum);
   if (seat_vector < VECTORS && seat == 0) {
-    scales[seat_vector] = 1.0 / max(all, Rows(1e-30)); // of no tokens at all the result is zero
+    put_factor(scale_place(seat_vector), 1.0 / max(all, Rows(1e-30))); // of no tokens at all the result is zero
     scatter(first_row + seat_vector * WIDTH, LSE, top + log(all), Rows()); // which partial states alone have
   }
   // What the teams have of each dimension, joined. One piece of code for all four: fetching code is what a short dispatch waits for.
@@ -399,7 +419,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     if (i == 2) { own = sums.c; }
     if (i == 3) { own = sums.d; }
     for (var other = team; other < parts; other += TEAMS) {
-      own.a = fma(Rows(given(first_row, other, i * ACROSS + dim)), factors[other], own.a);
+      own.a = fma(Rows(given(first_row, other, i * ACROSS + dim)), factor_at(other), own.a);
     }
     workgroupBarrier();
     put_tile(WEIGHTS + lane, own);
@@ -410,11 +430,12 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
       var one_whole = Rows(0.0);
       var next_whole = Rows(0.0);
       for (var other = 0u; other < TEAMS; other++) {
-        let at = WEIGHTS + vector * LANES + other * ACROSS + two;
-        one_whole += factors[at];
-        next_whole += factors[at + 1];
+        let at = WEIGHTS + vector * STEP + other * ACROSS + two;
+        one_whole += factor_at(at);
+        next_whole += factor_at(at + 1);
       }
-      scatter(first_row + vector * WIDTH, i * ACROSS + two, one_whole * scales[vector], next_whole * scales[vector]);
+      let scale = factor_at(scale_place(vector));
+      scatter(first_row + vector * WIDTH, i * ACROSS + two, one_whole * scale, next_whole * scale);
     }
   }
 }

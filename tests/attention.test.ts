@@ -209,14 +209,19 @@ async function onePart({ attention, buffers, tensor, values }: AttentionRig, q: 
   return values(out);
 }
 
-/** A shader whose loads of K and V are counted in a binding of its own. */
+/** A shader whose loads of K and V are counted in a binding of its own, but those that ask for one of the lane's last four once more. */
 function countingLoads(text: string): string {
   const load = "fn load(at: u32) -> vec4u { return kv[at]; }";
   assert.ok(text.includes(load), "the shader's one function that loads K and V");
   return text.replace(
     load,
     `@group(0) @binding(7) var<storage, read_write> loads: atomic<u32>;
-     fn load(at: u32) -> vec4u { atomicAdd(&loads, 1u); return kv[at]; }`,
+     var<private> recent: vec4u = vec4u(0xffffffff);
+     fn load(at: u32) -> vec4u {
+       if (all(recent != vec4u(at))) { atomicAdd(&loads, 1u); }
+       recent = vec4u(at, recent.xyz);
+       return kv[at];
+     }`,
   );
 }
 

@@ -58,7 +58,7 @@ interface Attending {
   readonly doesTails: boolean;
 }
 
-/** How a workgroup of the kernels without matrices shares its work: its lanes, as many as tokens of a step, and those of a softmax. */
+/** How a workgroup of the kernels without matrices shares its work: its lanes, and those of a softmax. */
 interface Crew extends Constants {
   readonly LANES: number;
   readonly SEATS: number;
@@ -73,8 +73,8 @@ const crewOf = (shape: Shape, { isSoftware }: Pick<Gpu, "isSoftware">) =>
   isSoftware && paddedHeadDim(shape) <= mostDims(SOFTWARE_CREW) ? SOFTWARE_CREW : CREW;
 
 /**
- * Workgroups of one row tile that fill a large GPU; of wide tiles, which a processor holds two of; of samples by themselves, which wait
- * for K and V more than they compute; of those by subgroup matrices, which differ in size, their subgroups.
+ * Workgroups that fill a large GPU: of up to eight rows; of more, of which a processor holds two; of samples by themselves, which wait for
+ * K and V more than they compute; of those by subgroup matrices, which differ in size, their subgroups.
  */
 const WORKGROUPS = 512;
 const WIDE_WORKGROUPS = 256;
@@ -84,6 +84,8 @@ const TAIL_WORKGROUPS = 512;
 const MATRIX_SUBGROUPS = 2048;
 /** So many bytes of K and V from caches take no longer than another dispatch. */
 const FREE_BYTES = 2 ** 24;
+/** Of workgroup memory, so that a large GPU's processor holds two workgroups. */
+const STEP_BYTES = 24 * 1024;
 /** No more than a head's padded dimensions: what joins tails with them keeps them in a query's place. */
 const MAX_SLICES = 16;
 const MAX_ALONE_SLICES = 32;
@@ -122,11 +124,15 @@ export function contextRows(shape: Shape, samples: number, ctxLen: number, gpu: 
   return all === 1 ? 1 : 4 * Math.min(mostVectors(shape, gpu), all <= 4 ? 1 : all <= 8 ? 2 : 4);
 }
 
-/** Vectors of four rows whose queries and weights fit in workgroup memory. */
+/** Of workgroup memory, for queries and weights of so many vectors of four rows, and what seats exchange by it. */
+const tileBytes = (shape: Shape, vectors: number, step: number, seats: number) =>
+  16 * vectors * (paddedHeadDim(shape) + step + seats);
+
+/** Vectors of a tile at most. */
 function mostVectors(shape: Shape, gpu: Device): number {
   const { LANES, SEATS } = crewOf(shape, gpu);
-  const bytes = 16 * (paddedHeadDim(shape) + LANES + SEATS + 1);
-  return Math.max(1, 2 ** Math.floor(Math.log2(Math.min(4, gpu.limits.maxComputeWorkgroupStorageSize / bytes))));
+  const most = gpu.limits.maxComputeWorkgroupStorageSize;
+  return [4, 2].find((vectors) => tileBytes(shape, vectors, LANES, SEATS) <= most) ?? 1;
 }
 
 /** maxSamples: of a decode step. Errors: `unsupported`: wider heads than a workgroup computes. */
@@ -150,9 +156,27 @@ export async function createAttention(
   const wide = mostVectors(shape, gpu);
   const plain = crewOf(shape, gpu);
   let crew = subgroupCrew();
+  /**
+   * Tokens that a workgroup computes with at a time: the more, the less its lanes wait for each other. Four rows wait for K and V. Where the
+   * kernels are fixed it changes no result when samples come and go.
+   */
+  function stepOf(rows: number): number {
+    const { LANES, SEATS } = crew;
+    const seats = crew === plain ? SEATS : 0;
+    const fits = tileBytes(shape, Math.ceil(rows / 4), 2 * LANES, seats) <= Math.min(STEP_BYTES, workgroupBytes);
+    return rows > 4 && fits && !kernelClass ? 2 * LANES : LANES;
+  }
   /** For kernels of tiles of so many rows. */
   const tileOf = (rows: number, CAUSAL: 0 | 1, results?: "joined", more: Constants = {}): KernelOptions => ({
-    constants: { ...heads, ...tailSizes, CAUSAL, ...crew, VECTORS: Math.ceil(rows / 4), ...more },
+    constants: {
+      ...heads,
+      ...tailSizes,
+      CAUSAL,
+      ...crew,
+      VECTORS: Math.ceil(rows / 4),
+      STEP: stepOf(rows),
+      ...more,
+    },
     heads: [rows === 1 ? "rows_1" : undefined, results, crew === plain ? undefined : "seats_subgroup"],
   });
   if (!(await kernels.tryGet("attend", tileOf(4 * wide, 1)))) crew = plain;
@@ -246,8 +270,8 @@ export async function createAttention(
   const mostAlone = mostSlices(ALONE_WORKGROUPS, MAX_ALONE_SLICES, ALONE_ROWS);
 
   /** A context in so many slices or fewer, and tokens of each. */
-  function cutInto(most: number, ctxLen: number): Slices {
-    const slice = Math.max(leastSlice(padded), Math.ceil(ctxLen / most / 32) * 32);
+  function cutInto(most: number, ctxLen: number, least = leastSlice(padded)): Slices {
+    const slice = Math.max(least, Math.ceil(ctxLen / most / 32) * 32);
     return { slice, slices: Math.ceil(ctxLen / slice) };
   }
   /**
@@ -255,9 +279,10 @@ export async function createAttention(
    * soon, and where the kernels are fixed, from the context's length alone: then they change no result when samples come and go.
    */
   function slicesOf(ctxLen: number, tiles: number, rows: number): Slices {
-    const workgroups = matrix?.workgroups ?? (rows >= 8 ? WIDE_WORKGROUPS : Infinity);
+    const workgroups = matrix?.workgroups ?? (rows > 8 ? WIDE_WORKGROUPS : rows === 8 ? WORKGROUPS : Infinity);
     const filling = Math.max(LEAST_SLICES, Math.ceil(workgroups / (nKvHeads * tiles)));
-    return cutInto(kernelClass ? most : Math.min(most, filling), ctxLen);
+    const least = Math.max(leastSlice(padded), matrix ? 0 : stepOf(rows));
+    return cutInto(kernelClass ? most : Math.min(most, filling), ctxLen, least);
   }
   /** For samples by themselves. */
   const slicesAlone = (ctxLen: number) => cutInto(mostAlone, ctxLen);

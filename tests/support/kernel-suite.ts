@@ -767,7 +767,7 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
           tokens,
           "a cut of the same tokens",
         );
-        const cache = await newCache(await create(shape), shape);
+        const cache = await newCache(await create(shape), shape, Math.ceil(tokens / 32));
         const { backend } = cache;
         const blocks = cache.take(tokens);
         const got = new Float32Array(q.length);

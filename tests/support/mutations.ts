@@ -47,8 +47,8 @@ export const MUTATIONS: readonly Mutation[] = [
   // -------------------------------------------------------------------------------------------- attention
   {
     shader: "attend",
-    find: "min(LANES, end - step), parts",
-    replace: "min(LANES, end - step + 1), parts",
+    find: "min(STEP, end - step), parts",
+    replace: "min(STEP, end - step + 1), parts",
     what: "a slice takes in the token behind it",
     tests: CONTEXT,
   },
@@ -96,8 +96,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "attend",
-    find: "one_whole += factors[",
-    replace: "one_whole = factors[",
+    find: "one_whole += factor_at(",
+    replace: "one_whole = factor_at(",
     what: "only the last team's sums count",
     tests: CONTEXT,
   },
@@ -131,9 +131,23 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "attend",
-    find: "if (seat == 0) { scales[seat_vector] = shrink; }",
-    replace: "if (seat == 0) { scales[seat_vector] = Rows(1.0); }",
+    find: "if (seat == 0) { put_factor(scale_place(seat_vector), shrink); }",
+    replace: "if (seat == 0) { put_factor(scale_place(seat_vector), Rows(1.0)); }",
     what: "the values summed so far are not rescaled",
+    tests: SLICES,
+  },
+  {
+    shader: "attend",
+    find: "if (lane < VECTORS) { put_factor(scale_place(lane), last_query); }",
+    replace: "",
+    what: "from the second step on queries end with a scale",
+    tests: /^prefill in chunks and at once, GQA, 64/,
+  },
+  {
+    shader: "attend",
+    find: "if (SHARES == 2) { put_tile(WEIGHTS + two - step, seen(two, first_row, scores.b)); }",
+    replace: "",
+    what: "half of a lane's share of scores is lost where two lanes share a token",
     tests: SLICES,
   },
   {
@@ -1016,6 +1030,13 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "pack_floats",
+    find: "i ^ SWAPPED",
+    replace: "i",
+    what: "words that are read swapped lie in order",
+    tests: /^embed F16, rows/,
+  },
+  {
+    shader: "pack_floats",
     find: "i % WORDS == WORDS - 1u",
     replace: "i % WORDS == 0u",
     what: "of an F32 the lower half is looked at for what is infinite",
@@ -1027,13 +1048,6 @@ export const MUTATIONS: readonly Mutation[] = [
     replace: "at",
     what: "weights side by side are packed one over the other",
     tests: NORMED,
-  },
-  {
-    shader: "pack_floats",
-    find: "i ^ SWAPPED",
-    replace: "i",
-    what: "words that are read swapped lie in order",
-    tests: /^embed F16, rows/,
   },
   {
     shader: "embed",
