@@ -343,7 +343,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
         if (lane < VECTORS) { put_factor(scale_place(lane), last_query); }
         workgroupBarrier();
       }
-      // (What comes next is on its way; in place of a branch, for which compilers copy registers, the last is asked for once more.)
+      // What comes next is on its way meanwhile. In place of a branch, for which compilers copy registers, the last is asked for once more.
       var scores = Sums();
       if (share < D16 / 8) {
         var units = keys_at(keys, share);

@@ -558,10 +558,9 @@ export async function createLinear(
     },
     linear: products,
     unembed(x, norm, table, out) {
-      const span = spanOf(table, out);
       const isEasy = kernelClass || x.rows <= few || x.rows * x.cols * table.rows <= easy;
-      const inFloats = usual === "halves" ? span.stack.layout.head !== undefined : usual === "few" && !isEasy;
-      product(input(inFloats ? "many" : usual, x, norm), span, 0);
+      const inFloats = usual === "halves" || (usual === "few" && !isEasy);
+      product(input(inFloats ? "many" : usual, x, norm), spanOf(table, out), 0);
     },
     linearGated(x, norm, gate, up, out) {
       const from = input(usual, x, norm);

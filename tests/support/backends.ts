@@ -16,7 +16,7 @@ export interface BackendUnderTest {
   /** Whether a row's result is the same, bit for bit, whatever rows come with it and however its attention is parted. */
   readonly exact: boolean;
   /** Bounds at least as wide as this hold where products of so many rows or more take their activations in 16 bits: all, or all but
-   *  unembed by tables that are not F16. */
+   *  unembed. */
   readonly halves?: Bound & { readonly rows: number; readonly all: boolean };
   /** Kernels that did not compile, by their labels: those of a variant are given up without a word, so that others compute instead. */
   readonly refused?: ReadonlySet<string>;

@@ -60,9 +60,8 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
   /** A bound that also holds for products of many rows. */
   const widened = (bound: Bound): Bound =>
     wide ? { atol: Math.max(bound.atol, wide.atol), rtol: Math.max(bound.rtol, wide.rtol) } : bound;
-  /** Of logits by a table of some type. */
-  const ofLogits = (bound: Bound, type: string): Bound =>
-    wide?.all === false && type !== "F16" ? bound : widened(bound);
+  /** Of logits. */
+  const ofLogits = (bound: Bound): Bound => (wide?.all === false ? bound : widened(bound));
 
   const worst = new Map<string, number>(); // error of products of each type
   test.after(() => {
@@ -359,7 +358,7 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
         begin(backend, rows);
         backend.unembed(from, by, made[0], outs[0]);
         const logits = wanted.slice(0, rows).flatMap(([product]) => [...product]);
-        close(await valuesOf(backend, outs[0]), logits, ofLogits(bound, types[0]), `${rows} rows, logits`);
+        close(await valuesOf(backend, outs[0]), logits, ofLogits(bound), `${rows} rows, logits`);
         if (outputs[0] !== outputs[1]) continue;
         const gated = backend.tensor(rows, outputs[0]);
         begin(backend, rows);
