@@ -23,6 +23,7 @@ const CASES = [
   { name: "3000 tokens", nHeads: 2, nKvHeads: 1, headDim: 16, context: 3000, decode: [1, 65] },
   { name: "a tail of 1500 tokens", nHeads: 2, nKvHeads: 2, headDim: 16, context: 10, decode: [1500, 1, 1025] },
   { name: "six samples", nHeads: 2, nKvHeads: 2, headDim: 20, context: 2100, decode: [1, 40, 3, 129, 5, 32] },
+  { name: "18 rows, slices of several steps", nHeads: 6, nKvHeads: 1, headDim: 16, context: 4400, decode: [1, 40, 3] },
   { name: "288 dimensions", nHeads: 1, nKvHeads: 1, headDim: 288, context: 70, decode: [1, 30] },
   { name: "256 dimensions", nHeads: 2, nKvHeads: 1, headDim: 256, context: 70, decode: [1, 30] },
   ...[1, 31, 32, 33, 63, 64, 65, 127, 128, 129, 257].map((context) => ({
@@ -35,7 +36,8 @@ const CASES = [
   })),
 ];
 
-const isOfAll = ({ name }: { name: string }) => /^group of 3|^a tail of 1500|^six samples|^context of/.test(name);
+const isOfAll = ({ name }: { name: string }) =>
+  /^group of 3|^a tail of 1500|^six samples|^18 rows|^context of/.test(name);
 const isOfBoth = ({ name }: { name: string }) => /^group of 3|^a tail of 1500|^six samples|^context of 33/.test(name);
 
 function sequence(count: number): number[] {
@@ -139,28 +141,28 @@ for (const device of devices) {
   });
 
   test(`prefill in any cut has the same bits, 257 rows of a KV head among them${as}`, async () => {
-    const shape = { nHeads: 4, nKvHeads: 1, headDim: 12 };
-    const tokens = 130;
+    const shape = { nHeads: 4, nKvHeads: 1, headDim: 16 };
+    const tokens = 290; // more than a step has
     const results: Float32Array[] = [];
-    for (const cut of [[130], [1, 64, 65], [63, 2, 1, 64]]) {
+    for (const cut of [[290], [1, 64, 65, 160], [63, 2, 1, 64, 160]]) {
       const rig = await newRig(shape);
       const { q, shared } = await decodeStep(rig, tokens, sequence(tokens).fill(0), 5);
       let at = 0;
-      const got = new Float32Array(tokens * 48);
+      const got = new Float32Array(tokens * 64);
       for (const rows of cut) {
         const batch = { ...rig.plain(rows), context: { blocks: shared.blocks, length: at } };
-        const queries = rig.tensor(rows, 48, q.subarray(at * 48, (at + rows) * 48));
-        const out = rig.tensor(rows, 48);
+        const queries = rig.tensor(rows, 64, q.subarray(at * 64, (at + rows) * 64));
+        const out = rig.tensor(rows, 64);
         rig.attention.attendPrefill(queries, 1, rig.buffers.prepare(batch), out);
-        got.set(await rig.values(out), at * 48);
+        got.set(await rig.values(out), at * 64);
         at += rows;
       }
       for (let token = 0; token < tokens; token += 13) {
-        const seen = (x: Float32Array) => x.subarray(0, (token + 1) * 12);
+        const seen = (x: Float32Array) => x.subarray(0, (token + 1) * 16);
         for (let head = 0; head < 4; head++) {
-          const from = token * 48 + head * 12;
-          const want = reference.attend(q.subarray(from, from + 12), seen(shared.k), seen(shared.v)).value;
-          close(got.subarray(from, from + 12), want, BOUND, `token ${token}`);
+          const from = token * 64 + head * 16;
+          const want = reference.attend(q.subarray(from, from + 16), seen(shared.k), seen(shared.v)).value;
+          close(got.subarray(from, from + 16), want, BOUND, `token ${token}`);
         }
       }
       results.push(got);
