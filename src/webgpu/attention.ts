@@ -315,7 +315,8 @@ export async function createAttention(
   }
   /** Whether a step's tails are joined with the context's parts in one dispatch, and not each a part of its own. */
   function joinsTails(batch: GpuBatch): boolean {
-    if (kernelClass || contextKernel(batch).doesTails) return false;
+    const tooMany = batch.rows * group > limits.maxComputeWorkgroupsPerDimension; // a row takes a workgroup of each KV head
+    if (kernelClass || tooMany || contextKernel(batch).doesTails) return false;
     return asLarge || tailParts(batch) === 1 || batch.rows * nHeads >= TAIL_WORKGROUPS;
   }
   /** What does it, one row a workgroup: its code is the shortest, and all of it is fetched for little work. */
