@@ -51,11 +51,10 @@ export const tilesOf = ({ tileColumns }: WeightLayout, cols: number) => Math.cei
 export const panelUnits = (layout: WeightLayout, cols: number) =>
   (tilesOf(layout, cols) / layout.blockTiles) * layout.blockUnits;
 
-function floats(head: string | undefined, bytes: 2 | 4, exponent: number, swapped?: 1): WeightLayout {
-  const constants = swapped && { SWAPPED: swapped };
+function floats(head: string | undefined, bytes: 2 | 4, exponent: number, constants: Constants = {}): WeightLayout {
   return {
     head,
-    constants: constants ?? {},
+    constants,
     halves: head && "halves_floats",
     packer: "pack_floats",
     packing: { WORDS: bytes / 2, EXPONENT: exponent, ...constants },
@@ -121,4 +120,4 @@ const LAYOUTS: Partial<Record<GgmlType, WeightLayout>> = {
   Q6_K: blocks("Q6_K", { bits: 4, high: 2, centre: 32, factors: 2, at: [104, 96, 64, 0] }),
 };
 
-const SWAPPED_F16 = floats(undefined, 2, 0x7c00, 1);
+const SWAPPED_F16 = floats(undefined, 2, 0x7c00, { SWAPPED: 1 });
