@@ -386,7 +386,8 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     }
     workgroupBarrier();
 
-    if (team < TEAMS) {
+    // Compilers copy the sums' registers around branches: there are none where every lane is in a team, with tokens or without.
+    if (TEAMS * ACROSS == LANES || team < TEAMS) {
       var shrink = Tile(factor_at(scale_place(0)), Rows(), Rows(), Rows());
       if (VECTORS > 1) { shrink.b = factor_at(scale_place(1)); }
       if (VECTORS > 2) {
@@ -394,8 +395,8 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
         shrink.d = factor_at(scale_place(3));
       }
       sums = Sums(scaled(sums.a, shrink), scaled(sums.b, shrink), scaled(sums.c, shrink), scaled(sums.d, shrink));
-      if (!of_parts && team * 8 < tokens) {
-        var units = values_at(step + team * 8, dim);
+      if (!of_parts) {
+        var units = values_at(step + select(0, team * 8, team * 8 < tokens), dim);
         for (var t = team * 8; t < tokens; t += TEAMS * 8) {
           let ahead = t + TEAMS * 8;
           let next = values_at(step + select(t, ahead, ahead < tokens), dim);
