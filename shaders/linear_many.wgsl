@@ -4,9 +4,10 @@
 //   weights  packed panels of 16 outputs (src/webgpu/layout.ts); the head unpacks them     x  as the arithmetic's head reads it
 //   out      (rows, out_stride) f32; or tiles (tiles.wgsl)
 //
-// A workgroup computes 16 outputs, or 8 of a gate and 8 of up, for 8 rows or 16. A lane has four of the outputs, eight of the rows and
-// every SLOTS-th tile of their columns, or a share of it: so what it loads counts eight times and four, and no lane waits for another
-// until sums are joined at the end. Sums have names and are no array: compilers keep arrays in slow memory.
+// A workgroup computes a panel of outputs or two, of a gate's and up's half and half, for 8 rows or 16. A lane has a quarter of the
+// outputs, eight of the rows and every SLOTS-th tile of their columns, or a share of it: so what it loads counts eight times and four, or
+// eight and eight, and no lane waits for another until sums are joined at the end. Sums have names and are no array: compilers keep
+// arrays in slow memory.
 
 // head weights_f16
 
@@ -26,16 +27,17 @@ fn norm_scale(row: u32) -> f32 { return 1.0; }
 override LANES: u32;
 override ROW_GROUPS: u32; // 1 or 2: eights of rows
 override RAGGED: bool;    // whether the last tile has more columns than x
+override PANELS: u32;     // of outputs that a workgroup computes: 1 or 2
 override GATED: bool;     // whether half of the outputs are the gate's, and half up's
 override TILES: bool;     // whether results go out as tiles; gated ones alone may
 
 const PARTS: u32 = TILE_COLUMNS / UNIT_COLUMNS; // units of an output in a tile
-const UNITS: u32 = STEP / UNIT_COLUMNS; // 1, 2 or 4: of these at a time
+override UNITS: u32 = STEP / UNIT_COLUMNS; // 1, 2 or 4: of these at a time
 const SIDE: u32 = 16u; // results of a row that neighbouring lanes have (heads/added_normed.wgsl)
-const SHARES: u32 = TILE_COLUMNS / STEP; // of a tile, which lanes part
+override SHARES: u32 = TILE_COLUMNS / STEP; // of a tile, which lanes part
 override PLACES: u32 = 4u * ROW_GROUPS; // lanes with sums of their own
 override SLOTS: u32 = LANES / PLACES / SHARES;
-override FOURS: u32 = select(4u, 2u, GATED); // of a lane's outputs that results are of
+override FOURS: u32 = select(4u, 2u, GATED); // of four outputs of a lane those that results are of
 override CHUNKS: u32 = LANES / PLACES / 4u; // parts of a sum once each lane has joined four
 
 struct Sizes {
@@ -60,11 +62,12 @@ struct Sizes {
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(4) var<storage, read_write> out: array<u32>;
 
-/// Sums of a lane's first four rows and of the others; and those of its four outputs.
+/// Sums of a lane's first four rows and of the others; those of four outputs; and of its four of each panel.
 struct Rows { near: vec4f, far: vec4f }
 struct Sums { a: Rows, b: Rows, c: Rows, d: Rows }
+struct Both { one: Sums, two: Sums }
 
-/// What a lane loads at a time of an output, and of its four.
+/// What a lane loads at a time of an output, and of four.
 struct Units { a: Unit, b: Unit, c: Unit, d: Unit }
 struct Weights { a: Units, b: Units, c: Units, d: Units }
 
@@ -88,6 +91,16 @@ fn unit_of(units: Units, i: u32) -> Unit {
   if (UNITS > 2u && i == 2u) { unit = units.c; }
   if (UNITS > 2u && i == 3u) { unit = units.d; }
   return unit;
+}
+
+/// Of two outputs of a panel and of two others, of the same or another.
+fn weights_at(panel: u32, output: u32, other_panel: u32, other: u32, tile: u32, share: u32) -> Weights {
+  return Weights(
+    units_at(panel, tile, output, share),
+    units_at(panel, tile, output + 4u, share),
+    units_at(other_panel, tile, other, share),
+    units_at(other_panel, tile, other + 4u, share),
+  );
 }
 
 /// Where a panel begins; those beyond the last are the last again.
@@ -118,33 +131,41 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let place = lane / SHARES % PLACES; // (group of rows, output)
   let slot = lane / SHARES / PLACES;
   let first_row = group.x * 8u * ROW_GROUPS;
-  let first_output = group.y * select(16u, 8u, GATED);
+  let first_output = group.y * 4u * FOURS * PANELS;
   let rows = place_of(first_row + place / 4u);
   let output = first_output % 16u + place % 4u;
-  let other = select(output + 8u, output, GATED);
   let one = panel_at(first_output / 16u, false);
-  let two = panel_at(first_output / 16u, GATED);
+  let two = panel_at(first_output / 16u + select(PANELS - 1u, 0u, GATED), GATED);
+  // Where a gate and up have one panel together, two of four outputs are up's.
+  let are_ups = GATED && PANELS == 1u;
+  let beside = select(one, two, are_ups);
+  let other = select(output + 8u, output, are_ups);
 
-  var sums = Sums();
+  var sums = Both();
   for (var tile = slot; tile < sizes.tiles; tile += SLOTS) {
-    let weights = Weights(
-      units_at(one, tile, output, share),
-      units_at(one, tile, output + 4u, share),
-      units_at(two, tile, other, share),
-      units_at(two, tile, other + 4u, share),
-    );
-    sums = added(sums, weights, rows, tile * TILE_COLUMNS + share * STEP);
+    let weights = weights_at(one, output, beside, other, tile, share);
+    var second = Weights();
+    if (PANELS == 2u) { second = weights_at(two, output, two, other, tile, share); }
+    sums = added(sums, weights, second, rows, tile * TILE_COLUMNS + share * STEP);
   }
 
   // All sums by the same piece of code: a GPU keeps little of it, and fetches what it has not kept.
-  for (var turn = 0u; turn < 2u; turn++) {
+  for (var turn = 0u; turn < 2u * PANELS; turn++) {
     let at = (share * SLOTS + slot) * PLACES + place;
-    let is_far = turn == 1u;
+    let is_far = turn % 2u == 1u;
+    let half = turn / 2u;
+    // Of two panels first one's outputs, then the other's; of a gate and up those that belong together.
+    var four = sums.one;
+    if (PANELS == 2u && half == 1u) { four = sums.two; }
+    if (PANELS == 2u && GATED) {
+      four = Sums(sums.one.a, sums.one.b, sums.two.a, sums.two.b);
+      if (half == 1u) { four = Sums(sums.one.c, sums.one.d, sums.two.c, sums.two.d); }
+    }
     workgroupBarrier();
-    partial[at] = select(sums.a.near, sums.a.far, is_far);
-    partial[LANES + at] = select(sums.b.near, sums.b.far, is_far);
-    partial[2u * LANES + at] = select(sums.c.near, sums.c.far, is_far);
-    partial[3u * LANES + at] = select(sums.d.near, sums.d.far, is_far);
+    partial[at] = select(four.a.near, four.a.far, is_far);
+    partial[LANES + at] = select(four.b.near, four.b.far, is_far);
+    partial[2u * LANES + at] = select(four.c.near, four.c.far, is_far);
+    partial[3u * LANES + at] = select(four.d.near, four.d.far, is_far);
     workgroupBarrier();
     join_fours(lane);
     workgroupBarrier();
@@ -153,9 +174,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
       let i = item / 2u % FOURS;
       let number = item / (2u * FOURS) % 4u;
       let left = item / (8u * FOURS) * 4u + item % 2u * 2u;
-      let here = first_row + (4u * turn + number) * ROW_GROUPS + left / 4u;
+      let here = first_row + (4u * (turn % 2u) + number) * ROW_GROUPS + left / 4u;
       if (here >= sizes.rows) { continue; }
-      let own = first_output + 4u * i + left % 4u;
+      let own = first_output + 4u * (half * FOURS + i) + left % 4u;
       var pair = vec2f(joined(i, left, number), joined(i, left + 1u, number));
       let scale = norm_scale(here);
       pair = settled(pair, one, own % 16u, here) * scale;

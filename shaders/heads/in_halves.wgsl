@@ -31,18 +31,32 @@ fn four_halves(units: Units, i: u32) -> vec4<f16> {
 
 fn two(word: u32) -> vec2<f16> { return bitcast<vec2<f16>>(word); }
 
-fn product(w: Sixteen, a: Row) -> f32 {
-  var sum = w.a.xy * two(a.low.x);
-  sum = fma(w.a.zw, two(a.low.y), sum);
-  sum = fma(w.b.xy, two(a.low.z), sum);
-  sum = fma(w.b.zw, two(a.low.w), sum);
-  sum = fma(w.c.xy, two(a.high.x), sum);
-  sum = fma(w.c.zw, two(a.high.y), sum);
-  sum = fma(w.d.xy, two(a.high.z), sum);
-  sum = fma(w.d.zw, two(a.high.w), sum);
+/// Sixteen columns of four outputs; and sums of their products, each of every second column.
+struct Outputs { a: Sixteen, b: Sixteen, c: Sixteen, d: Sixteen }
+struct Halves { a: vec2<f16>, b: vec2<f16>, c: vec2<f16>, d: vec2<f16> }
+
+fn two_added(s: Halves, a: vec2<f16>, b: vec2<f16>, c: vec2<f16>, d: vec2<f16>, word: u32) -> Halves {
+  let x = two(word);
+  return Halves(fma(a, x, s.a), fma(b, x, s.b), fma(c, x, s.c), fma(d, x, s.d));
+}
+
+fn whole_of(sum: vec2<f16>) -> f32 {
   // For eight rows a compiler would make do with so few registers then that it loads less at a time: up to a quarter slower.
   if (ROW_GROUPS == 1u) { return f32(sum.x) + f32(sum.y); }
   return f32(sum.x + sum.y);
+}
+
+/// A row's products with four outputs, word by word of the row: what the next multiplication has too a GPU need not read again.
+fn products(w: Outputs, x: Row) -> vec4f {
+  var s = Halves(w.a.a.xy * two(x.low.x), w.b.a.xy * two(x.low.x), w.c.a.xy * two(x.low.x), w.d.a.xy * two(x.low.x));
+  s = two_added(s, w.a.a.zw, w.b.a.zw, w.c.a.zw, w.d.a.zw, x.low.y);
+  s = two_added(s, w.a.b.xy, w.b.b.xy, w.c.b.xy, w.d.b.xy, x.low.z);
+  s = two_added(s, w.a.b.zw, w.b.b.zw, w.c.b.zw, w.d.b.zw, x.low.w);
+  s = two_added(s, w.a.c.xy, w.b.c.xy, w.c.c.xy, w.d.c.xy, x.high.x);
+  s = two_added(s, w.a.c.zw, w.b.c.zw, w.c.c.zw, w.d.c.zw, x.high.y);
+  s = two_added(s, w.a.d.xy, w.b.d.xy, w.c.d.xy, w.d.d.xy, x.high.z);
+  s = two_added(s, w.a.d.zw, w.b.d.zw, w.c.d.zw, w.d.d.zw, x.high.w);
+  return vec4f(whole_of(s.a), whole_of(s.b), whole_of(s.c), whole_of(s.d));
 }
 
 /// Sixteen columns of four rows.
@@ -52,25 +66,28 @@ fn rows_at(at: u32) -> Four {
   let apart = 2u * ROW_GROUPS;
   return Four(row_at(at), row_at(at + apart), row_at(at + 2u * apart), row_at(at + 3u * apart));
 }
-fn products(w: Sixteen, a: Four) -> vec4f {
-  return vec4f(product(w, a.x), product(w, a.y), product(w, a.z), product(w, a.w));
-}
-fn rows_added(sums: Rows, w: Sixteen, near: Four, far: Four) -> Rows {
-  return Rows(sums.near + products(w, near), sums.far + products(w, far));
+
+/// Four rows' products with four outputs, by output.
+fn all_products(w: Outputs, x: Four) -> mat4x4f {
+  return transpose(mat4x4f(products(w, x.x), products(w, x.y), products(w, x.z), products(w, x.w)));
 }
 
-fn added(sums: Sums, weights: Weights, place: u32, column: u32) -> Sums {
-  var s = sums;
+/// Of the first panel alone: with two, lanes have so many registers that a GPU holds few of them, and it is slower.
+fn added(sums: Both, one: Weights, two: Weights, place: u32, column: u32) -> Both {
+  var s = sums.one;
   for (var i = 0u; i < STEP / 16u; i++) {
     let at = place + (column / 16u + i) * 32u;
-    let near = rows_at(at);
-    let far = rows_at(at + 8u * ROW_GROUPS);
-    s.a = rows_added(s.a, sixteen(weights.a, i), near, far);
-    s.b = rows_added(s.b, sixteen(weights.b, i), near, far);
-    s.c = rows_added(s.c, sixteen(weights.c, i), near, far);
-    s.d = rows_added(s.d, sixteen(weights.d, i), near, far);
+    let near_rows = rows_at(at);
+    let far_rows = rows_at(at + 8u * ROW_GROUPS);
+    let weights = Outputs(sixteen(one.a, i), sixteen(one.b, i), sixteen(one.c, i), sixteen(one.d, i));
+    let near = all_products(weights, near_rows);
+    let far = all_products(weights, far_rows);
+    s.a = Rows(s.a.near + near[0], s.a.far + far[0]);
+    s.b = Rows(s.b.near + near[1], s.b.far + far[1]);
+    s.c = Rows(s.c.near + near[2], s.c.far + far[2]);
+    s.d = Rows(s.d.near + near[3], s.d.far + far[3]);
   }
-  return s;
+  return Both(s, sums.two);
 }
 
 /// Whether a number is neither infinite nor none: by its bits, for WGSL may take it to be so.

@@ -216,7 +216,7 @@ export async function createLinear(
     );
   }
   async function compiles(...heads: readonly (string | undefined)[]) {
-    const constants = { LANES: tiling.lanes, ROW_GROUPS: 2, RAGGED: 0, GATED: 0, TILES: 0 };
+    const constants = { LANES: tiling.lanes, ROW_GROUPS: 2, RAGGED: 0, PANELS: 1, GATED: 0, TILES: 0 };
     return (await kernels.tryGet("linear_many", { heads: [undefined, ...heads], constants })) !== undefined;
   }
 
@@ -290,12 +290,17 @@ export async function createLinear(
       kind === "halves" ? ["in_halves", head ? "halves_floats" : "halves_f16"] : [undefined, undefined];
     // The tile does not go by the rows of a prompt's part, nor where kernels are fixed.
     const across = prompt ? PROMPT_GROUPS : kernelClass ? 1 : Math.ceil(rows / (8 * ROW_GROUPS));
-    const turns = (across * outputsOf(span)) / PANEL / tiling.held;
-    const LANES = turns <= 1 || (turns > 2 && turns < 4) ? tiling.lanes : tiling.lanes / 2;
+    const outputs = outputsOf(span);
+    const turns = (across * outputs) / PANEL / tiling.held;
+    // Twice as much for each load of x, where lanes have the registers for it and there is work enough for half as many of them.
+    const isWide = asLarge ? outputs > PANEL : turns >= 4;
+    const PANELS = kind === "many" && ROW_GROUPS === 2 && isWide ? 2 : 1;
+    const LANES = PANELS === 1 && (turns <= 1 || (turns > 2 && turns < 4)) ? tiling.lanes : tiling.lanes / 2;
     const TILES = Number(span.out.form.tiles);
-    const constants = { LANES, ROW_GROUPS, RAGGED: Number(stack.ragged), GATED: Number(gated), TILES };
+    const constants = { LANES, ROW_GROUPS, RAGGED: Number(stack.ragged), PANELS, GATED: Number(gated), TILES };
     const kernel = kernelOf(stack, "linear_many", [head, ...arithmetic, scaling && "scaled"], constants, ending);
-    return { kernel, rows: 8 * ROW_GROUPS, panels: 1, shares: gated ? 2 : 1 };
+    const panels = gated ? 1 : PANELS;
+    return { kernel, rows: 8 * ROW_GROUPS, panels, shares: gated && PANELS === 1 ? 2 : 1 };
   }
 
   async function stackOf(of: readonly Weight[]): Promise<GpuWeight[]> {
