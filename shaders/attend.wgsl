@@ -386,7 +386,8 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     }
     workgroupBarrier();
 
-    // Compilers copy the sums' registers around branches: there are none where every lane is in a team, with tokens or without.
+    // Compilers copy the sums' registers around branches: there is none where every lane is in a team. Teams without tokens ask for what
+    // the first one asks for, too.
     if (TEAMS * ACROSS == LANES || team < TEAMS) {
       var shrink = Tile(factor_at(scale_place(0)), Rows(), Rows(), Rows());
       if (VECTORS > 1) { shrink.b = factor_at(scale_place(1)); }

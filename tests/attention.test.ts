@@ -102,7 +102,7 @@ for (const device of devices) {
     const units = (tokens: number) => 2 * 32 * (tokens / 8); // per KV head: K and V of 32 dimensions in units of 8 numbers
     let loads: GPUBuffer | undefined;
     const wrap = (gpu: Gpu): Gpu => {
-      const counter = gpu.buffer(8, "loads");
+      const counter = gpu.buffer(12, "loads");
       loads = counter;
       return Object.create(gpu, {
         run: {
@@ -114,10 +114,11 @@ for (const device of devices) {
     const rig = await newRig(shape, { texts: counting, wrap });
     const { batch, q } = await decodeStep(rig, 320, sequence(20).fill(8));
     const counted = async (run: () => Promise<unknown>) => {
-      rig.gpu.write(loads as GPUBuffer, 0, new Uint32Array(2));
+      rig.gpu.write(loads as GPUBuffer, 0, new Uint32Array(3));
       await run();
-      const [first, again] = new Uint32Array(await rig.gpu.read(loads as GPUBuffer, 0, 8));
+      const [first, again, idle] = new Uint32Array(await rig.gpu.read(loads as GPUBuffer, 0, 12));
       assert.ok(again <= first, `${again} loads ask once more for what ${first} asked for`);
+      assert.ok(idle <= first, `${idle} loads of teams without tokens, ${first} of the others`);
       return first;
     };
     for (const rows of [1, 4, 5, 20]) {
@@ -217,16 +218,21 @@ async function onePart({ attention, buffers, tensor, values }: AttentionRig, q: 
 function countingLoads(text: string): string {
   const load = "fn load(at: u32) -> vec4u { return kv[at]; }";
   assert.ok(text.includes(load), "the shader's one function that loads K and V");
-  return text.replace(
-    load,
-    `@group(0) @binding(7) var<storage, read_write> loads: array<atomic<u32>, 2>;
-     var<private> recent: vec4u = vec4u(0xffffffff);
-     fn load(at: u32) -> vec4u {
-       atomicAdd(&loads[u32(any(recent == vec4u(at)))], 1u);
-       recent = vec4u(at, recent.xyz);
-       return kv[at];
-     }`,
-  );
+  const values = "var units = values_at(step + select(0, team * 8, team * 8 < tokens), dim);";
+  assert.ok(text.includes(values), "where teams without tokens ask for what the first one asks for");
+  return text
+    .replace(
+      load,
+      `@group(0) @binding(7) var<storage, read_write> loads: array<atomic<u32>, 3>;
+       var<private> recent: vec4u = vec4u(0xffffffff);
+       var<private> is_idle: bool;
+       fn load(at: u32) -> vec4u {
+         atomicAdd(&loads[select(u32(any(recent == vec4u(at))), 2u, is_idle)], 1u);
+         recent = vec4u(at, recent.xyz);
+         return kv[at];
+       }`,
+    )
+    .replace(values, `is_idle = team * 8 >= tokens; ${values} is_idle = false;`);
 }
 
 test.run();
