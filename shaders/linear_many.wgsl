@@ -27,7 +27,7 @@ fn norm_scale(row: u32) -> f32 { return 1.0; }
 override LANES: u32;
 override ROW_GROUPS: u32; // 1 or 2: eights of rows
 override RAGGED: bool;    // whether the last tile has more columns than x
-override PANELS: u32;     // of outputs that a workgroup computes: 1 or 2
+override PANELS: u32;     // of outputs that a workgroup computes: 1, or with in_floats 2
 override GATED: bool;     // whether half of the outputs are the gate's, and half up's
 override TILES: bool;     // whether results go out as tiles; gated ones alone may
 
@@ -62,7 +62,7 @@ struct Sizes {
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(4) var<storage, read_write> out: array<u32>;
 
-/// Sums of a lane's first four rows and of the others; those of four outputs; and of its four of each panel.
+/// Sums of a lane's first four rows and of the others; those of four outputs; and of its fours.
 struct Rows { near: vec4f, far: vec4f }
 struct Sums { a: Rows, b: Rows, c: Rows, d: Rows }
 struct Both { one: Sums, two: Sums }
@@ -136,16 +136,17 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let output = first_output % 16u + place % 4u;
   let one = panel_at(first_output / 16u, false);
   let two = panel_at(first_output / 16u + select(PANELS - 1u, 0u, GATED), GATED);
-  // Where a gate and up have one panel together, two of four outputs are up's.
-  let are_ups = GATED && PANELS == 1u;
-  let beside = select(one, two, are_ups);
-  let other = select(output + 8u, output, are_ups);
+  // Of a gate's and up's outputs those that belong together are in one four.
+  let beside = select(one, two, GATED);
+  let other = select(output + 8u, output, GATED);
 
   var sums = Both();
   for (var tile = slot; tile < sizes.tiles; tile += SLOTS) {
     let weights = weights_at(one, output, beside, other, tile, share);
     var second = Weights();
-    if (PANELS == 2u) { second = weights_at(two, output, two, other, tile, share); }
+    if (PANELS == 2u) {
+      second = weights_at(select(two, one, GATED), select(output, output + 8u, GATED), two, output + 8u, tile, share);
+    }
     sums = added(sums, weights, second, rows, tile * TILE_COLUMNS + share * STEP);
   }
 
@@ -154,13 +155,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let at = (share * SLOTS + slot) * PLACES + place;
     let is_far = turn % 2u == 1u;
     let half = turn / 2u;
-    // Of two panels first one's outputs, then the other's; of a gate and up those that belong together.
     var four = sums.one;
     if (PANELS == 2u && half == 1u) { four = sums.two; }
-    if (PANELS == 2u && GATED) {
-      four = Sums(sums.one.a, sums.one.b, sums.two.a, sums.two.b);
-      if (half == 1u) { four = Sums(sums.one.c, sums.one.d, sums.two.c, sums.two.d); }
-    }
     workgroupBarrier();
     partial[at] = select(four.a.near, four.a.far, is_far);
     partial[LANES + at] = select(four.b.near, four.b.far, is_far);

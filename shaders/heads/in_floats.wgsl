@@ -44,14 +44,14 @@ fn four_rows_added(s: Sums, w: Weights, i: u32, near: Four, far: Four) -> Sums {
   );
 }
 
-fn added(sums: Both, one: Weights, two: Weights, place: u32, column: u32) -> Both {
+fn added(sums: Both, first: Weights, second: Weights, place: u32, column: u32) -> Both {
   var s = sums;
   let apart = 4u * ROW_GROUPS * sizes.x_stride;
   for (var i = 0u; i < STEP / 4u; i++) {
     let near = rows_at(place, column / 4u + i);
     let far = rows_at(place + apart, column / 4u + i);
-    s.one = four_rows_added(s.one, one, i, near, far);
-    if (PANELS == 2u) { s.two = four_rows_added(s.two, two, i, near, far); }
+    s.one = four_rows_added(s.one, first, i, near, far);
+    if (PANELS == 2u) { s.two = four_rows_added(s.two, second, i, near, far); }
   }
   return s;
 }

@@ -72,16 +72,16 @@ fn all_products(w: Outputs, x: Four) -> mat4x4f {
   return transpose(mat4x4f(products(w, x.x), products(w, x.y), products(w, x.z), products(w, x.w)));
 }
 
-/// Of the first panel alone: with two, lanes have so many registers that a GPU holds few of them, and it is slower.
-fn added(sums: Both, one: Weights, two: Weights, place: u32, column: u32) -> Both {
+/// Of the first four outputs alone: with eight, lanes have so many registers that a GPU holds few of them, and it is slower.
+fn added(sums: Both, first: Weights, second: Weights, place: u32, column: u32) -> Both {
   var s = sums.one;
   for (var i = 0u; i < STEP / 16u; i++) {
     let at = place + (column / 16u + i) * 32u;
     let near_rows = rows_at(at);
     let far_rows = rows_at(at + 8u * ROW_GROUPS);
-    let weights = Outputs(sixteen(one.a, i), sixteen(one.b, i), sixteen(one.c, i), sixteen(one.d, i));
-    let near = all_products(weights, near_rows);
-    let far = all_products(weights, far_rows);
+    let w = Outputs(sixteen(first.a, i), sixteen(first.b, i), sixteen(first.c, i), sixteen(first.d, i));
+    let near = all_products(w, near_rows);
+    let far = all_products(w, far_rows);
     s.a = Rows(s.a.near + near[0], s.a.far + far[0]);
     s.b = Rows(s.b.near + near[1], s.b.far + far[1]);
     s.c = Rows(s.c.near + near[2], s.c.far + far[2]);

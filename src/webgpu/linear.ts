@@ -299,8 +299,8 @@ export async function createLinear(
     const TILES = Number(span.out.form.tiles);
     const constants = { LANES, ROW_GROUPS, RAGGED: Number(stack.ragged), PANELS, GATED: Number(gated), TILES };
     const kernel = kernelOf(stack, "linear_many", [head, ...arithmetic, scaling && "scaled"], constants, ending);
-    const panels = gated ? 1 : PANELS;
-    return { kernel, rows: 8 * ROW_GROUPS, panels, shares: gated && PANELS === 1 ? 2 : 1 };
+    // Of a gate and up a workgroup's panels are half of each.
+    return { kernel, rows: 8 * ROW_GROUPS, panels: gated ? 1 : PANELS, shares: gated && PANELS === 1 ? 2 : 1 };
   }
 
   async function stackOf(of: readonly Weight[]): Promise<GpuWeight[]> {

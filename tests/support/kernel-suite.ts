@@ -326,10 +326,9 @@ export function kernelTests(test: Register, { name, exact, halves: wide, refused
     close(await valuesOf(backend, out), reference.swiglu(gates, ups), cases.GATED, "gated");
   });
 
-  for (const c of cases.NORMED)
-    test(`${name}: linear and linearGated of normalised rows, weights side by side, ${c.types.join(" and ")}`, async () => {
-      const { cols, outputs, types, bound } = c;
-      const backend = await create({ hiddenDim: outputs[0] });
+  for (const { cols, outputs, types, bound, small } of cases.NORMED)
+    test(`${name}: linear and linearGated of normalised rows, weights side by side, ${types.join(" and ")}${small ? ", by kernels of small models" : ""}`, async () => {
+      const backend = await create({ hiddenDim: outputs[0] }, undefined, { asLarge: !small });
       const random = newRandom(cols);
       const norm = normals(random, cols);
       const weights = types.map((type, i) => {

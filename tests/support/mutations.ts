@@ -651,15 +651,15 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "linear_many",
-    find: "select(output + 8u, output, are_ups)",
-    replace: "output + 8u",
+    find: "let other = select(output + 8u, output, GATED);",
+    replace: "let other = output + 8u;",
     what: "gate and up of different outputs meet",
     tests: NORMED,
   },
   {
     shader: "linear_many",
-    find: "GATED), GATED);",
-    replace: "GATED), false);",
+    find: "select(PANELS - 1u, 0u, GATED), GATED);",
+    replace: "select(PANELS - 1u, 0u, GATED), false);",
     what: "up is the gate",
     tests: NORMED,
   },
@@ -693,9 +693,9 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "linear_many",
-    find: "weights_at(two, output, two, other, tile, share)",
-    replace: "weights_at(one, output, one, other, tile, share)",
-    what: "a second panel is the first",
+    find: "weights_at(select(two, one, GATED),",
+    replace: "weights_at(one,",
+    what: "half of a second panel is the first's",
     tests: WIDE,
   },
   {
@@ -707,9 +707,9 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     shader: "linear_many",
-    find: "four = Sums(sums.one.c, sums.one.d, sums.two.c, sums.two.d);",
-    replace: "four = Sums(sums.one.c, sums.one.d, sums.two.a, sums.two.b);",
-    what: "of two panels the gate's last outputs meet up's first",
+    find: "select(output, output + 8u, GATED), two,",
+    replace: "output, two,",
+    what: "up's last outputs meet the gate's first",
     tests: NORMED,
   },
   {
